@@ -1,0 +1,114 @@
+"""Carries out what `delivery` decides: does the requests, reports how each ended, waits where it says so."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from remote_env.delivery import Abandon, Answered, Broken, Delivery, Event, Failed, Finished, Get, NothingSent, RefusedBy, Request
+from remote_env.errors import ProtocolMismatch
+from remote_env.exchange import JSON_BODY, Exchange, Refused, dump, dump_fields, wait_value
+from remote_env.protocol import EPOCH_HEADER, Execution, ExecutionSpec
+from remote_env.transport import MaybeSent, NotSent
+
+log = logging.getLogger("remote_env")
+
+
+class Courier:
+    """Brings executions to one sandbox, in one of its lives (`epoch`), and their ends back."""
+
+    def __init__(self, exchange: Exchange, sandbox_id: str, epoch: str) -> None:
+        self._exchange = exchange
+        self._transport = exchange.transport
+        self._sandbox_id = sandbox_id
+        self._epoch = epoch
+        self._epoch_header = {EPOCH_HEADER: epoch}
+
+    def run(self, spec: ExecutionSpec, *, deadline: float | None = None, accepted_suffices: bool = False) -> Execution:
+        """Delivers the command and waits for its end, or only for its acceptance. `deadline` on the monotonic clock;
+        None gives the call what `Timings.call_s` says.
+
+        Raises NotRunError (its kinds), OutcomeUnknownError (its kinds), SandboxGone, MisuseError.
+        """
+        if deadline is None:
+            deadline = time.monotonic() + self._transport.timings.call_s(spec.timeout_s)
+        delivery = self._delivery(spec.id, deadline, accepted_suffices=accepted_suffices)
+        self._transport.stats.add(sent=1)
+        return self._carry_out(delivery, dump(spec))
+
+    def wait(self, execution_id: str, timeout_s: float | None = None) -> Execution:
+        """Waits for the end of an execution that the server knows.
+
+        Raises TimeoutError after `timeout_s` seconds (the command goes on), OutcomeUnknownError.
+        """
+        deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        delivery = self._delivery(execution_id, deadline, known=True)
+        try:
+            return self._carry_out(delivery, b"")
+        except Exception as error:
+            if delivery.expired:
+                raise TimeoutError(f"execution {execution_id} has not ended within {timeout_s} s; it goes on") from error
+            raise
+
+    def _delivery(self, execution_id: str, deadline: float, *, accepted_suffices: bool = False, known: bool = False) -> Delivery:
+        def note(sentence: str, counter: str | None) -> None:
+            log.warning("execution %s in sandbox %s: %s", execution_id, self._sandbox_id, sentence)
+            if counter is not None:
+                self._transport.stats.add(**{counter: 1})
+
+        return Delivery(
+            execution_id,
+            now=time.monotonic(),
+            deadline=deadline,
+            timings=self._transport.timings,
+            backoff=self._exchange.backoff(),
+            url=self._transport.endpoint.url,
+            reached=self._transport.reached,
+            accepted_suffices=accepted_suffices,
+            known=known,
+            note=note,
+        )
+
+    def _carry_out(self, delivery: Delivery, body: bytes) -> Execution:
+        request = delivery.begin(time.monotonic())
+        while True:
+            if request.after_s > 0 and not self._transport.pause(request.after_s):
+                raise delivery.give_up(time.monotonic(), "the client was closed").error
+            step = delivery.handle(self._perform(request, delivery.execution_id, body))
+            if isinstance(step, Finished):
+                self._transport.stats.add(completed=1)
+                return step.execution
+            if isinstance(step, Failed):
+                if not (delivery.known and delivery.expired):  # a wait that timed out gives nothing up
+                    log.warning("execution %s in sandbox %s: given up: %s", delivery.execution_id, self._sandbox_id, step.error)
+                raise step.error
+            request = step
+
+    def _perform(self, request: Request, execution_id: str, body: bytes) -> Event:
+        wait_s = request.wait_s
+        wait = wait_value(wait_s)
+        if isinstance(request, Get):
+            return self._event("GET", f"/v1/executions/{execution_id}?wait={wait}", None, self._epoch_header, wait_s, execution_id)
+        path = f"/v1/sandboxes/{self._sandbox_id}/executions"
+        if isinstance(request, Abandon):
+            path, body = f"/v1/executions/{execution_id}/abandon", dump_fields(sandbox_id=self._sandbox_id)
+        headers = {**self._epoch_header, **JSON_BODY, "Prefer": f"wait={wait}"}
+        return self._event("POST", path, body, headers, wait_s, execution_id)
+
+    def _event(self, method: str, path: str, body: bytes | None, headers: dict[str, str], wait_s: float, execution_id: str) -> Event:
+        def wrong(answer: Execution) -> str | None:
+            if answer.id == execution_id and answer.epoch == self._epoch:
+                return None
+            return f"asked about execution {execution_id} (epoch {self._epoch}), the answer is about {answer.id} (epoch {answer.epoch})"
+
+        try:
+            execution = self._exchange.once(Execution, method, path, body, headers, wait_s=wait_s, check=wrong)
+        except NotSent as error:
+            return NothingSent(time.monotonic(), str(error))
+        except MaybeSent as error:
+            return Broken(time.monotonic(), str(error))
+        except Refused as refusal:
+            return RefusedBy(time.monotonic(), refusal.problem)
+        except ProtocolMismatch as error:
+            return Broken(time.monotonic(), str(error), hopeless=True)
+        return Answered(time.monotonic(), execution)

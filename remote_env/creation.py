@@ -1,0 +1,162 @@
+"""Making and removing a sandbox over a link that may break at any point, without leaving one behind that nobody knows.
+
+A create whose fate is unknown is asked for by its id. Unknown at the server: the id is deleted, which leaves a tombstone,
+so that a late copy of the create cannot make a container any more; then one more attempt under a new id.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from remote_env.errors import InvalidSpec, NotRunError, ProtocolMismatch, RemoteEnvError, SandboxNotCreated
+from remote_env.exchange import ERRORS, JSON_BODY, Exchange, Refused, dump, unreachable, wait_value
+from remote_env.protocol import PROBLEMS, Sandbox, SandboxSpec, new_id
+from remote_env.transport import MaybeSent, NotSent
+
+log = logging.getLogger("remote_env")
+
+
+class _Undelivered(Exception):
+    """The create got lost, and its id is a tombstone now."""
+
+
+def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = False) -> Sandbox:
+    """Makes the sandbox and waits until it runs, image pull included. `fixed_id`: never take another id than the spec's.
+
+    Raises ImageNotFound, InvalidSpec, IdConflict, Unauthorized, ServerBusy, Unreachable, SandboxNotCreated,
+    ProtocolMismatch.
+    """
+    deadline = time.monotonic() + exchange.transport.timings.create_s
+    for last in (fixed_id, True):
+        try:
+            sandbox = _attempt(exchange, spec, deadline)
+        except _Undelivered as lost:
+            if last:
+                raise SandboxNotCreated(f"The request to make a sandbox got lost: {lost}.", sandbox_id=spec.id) from lost
+            spec = spec.model_copy(update={"id": new_id()})
+            log.warning("the request to make a sandbox got lost (%s): making one under a new id, %s", lost, spec.id)
+            continue
+        except BaseException as error:
+            if not isinstance(error, (NotRunError, ProtocolMismatch, InvalidSpec)) or isinstance(error, SandboxNotCreated):
+                forget_sandbox(exchange, spec.id)
+            raise
+        if sandbox.state != "running":
+            raise _creation_error(sandbox)
+        return sandbox
+    raise AssertionError("unreachable")
+
+
+def remove_sandbox(exchange: Exchange, sandbox_id: str, *, purge: bool = False, budget_s: float, wait_s: float | None = None) -> Sandbox | None:
+    """Removes the sandbox and waits until it is gone; None when the server does not know it. May be repeated.
+
+    Raises Unreachable, LinkLost, ServerBusy, Unauthorized.
+    """
+    wait_s = exchange.transport.timings.poll_slice_s if wait_s is None else wait_s
+    path = f"/v1/sandboxes/{sandbox_id}" + ("?purge=true" if purge else "")
+    until = time.monotonic() + budget_s
+    while True:
+        try:
+            sandbox = exchange.ask(
+                Sandbox,
+                "DELETE",
+                path,
+                None,
+                {"Prefer": f"wait={wait_value(wait_s)}"},
+                budget_s=budget_s,
+                wait_s=wait_s,
+                check=lambda answer: _wrong_sandbox(answer, sandbox_id),
+            )
+        except Refused as refusal:
+            if refusal.problem.status in (404, 410):
+                return None
+            raise refusal.error(sandbox_id=sandbox_id) from refusal
+        if sandbox.state != "removing" or time.monotonic() >= until or not exchange.transport.pause(0):
+            return sandbox
+
+
+def forget_sandbox(exchange: Exchange, sandbox_id: str) -> None:
+    """Removes a sandbox on the way out: tried for a short while, else left to its lease."""
+    try:
+        remove_sandbox(exchange, sandbox_id, budget_s=exchange.transport.timings.farewell_s, wait_s=0.0)
+    except RemoteEnvError as error:
+        log.warning("sandbox %s could not be removed (%s): its lease will end it", sandbox_id, error)
+
+
+def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox:
+    timings = exchange.transport.timings
+    path = f"/v1/sandboxes/{spec.id}"
+
+    def check(answer: Sandbox) -> str | None:
+        return _wrong_sandbox(answer, spec.id)
+
+    sandbox = _post(exchange, spec, deadline)
+    while sandbox is None or sandbox.state == "creating":
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise SandboxNotCreated(f"Sandbox {spec.id} was not ready within {timings.create_s:.0f} s.", sandbox_id=spec.id)
+        if sandbox is not None and sandbox.progress:
+            log.info("sandbox %s: %s", spec.id, sandbox.progress)
+        wait_s = min(timings.poll_slice_s, left)
+        asked_at = time.monotonic()
+        try:
+            sandbox = exchange.ask(
+                Sandbox, "GET", f"{path}?wait={wait_value(wait_s)}", budget_s=timings.reconnect_budget_s, wait_s=wait_s, check=check
+            )
+        except Refused as refusal:
+            if refusal.problem.status != 404:
+                raise refusal.error(sandbox_id=spec.id) from refusal
+            remove_sandbox(exchange, spec.id, budget_s=timings.reconnect_budget_s)
+            raise _Undelivered(refusal.problem.detail) from refusal
+        except NotRunError as error:
+            raise SandboxNotCreated(f"Whether sandbox {spec.id} exists cannot be asked: {error}", sandbox_id=spec.id) from error
+        if sandbox.state == "creating" and time.monotonic() - asked_at < 0.5 * wait_s:
+            exchange.transport.pause(timings.retry_first_s)  # a server that answers at once must not be asked in a busy loop
+    return sandbox
+
+
+def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | None:
+    """Sends the create until it is taken; None when its fate is unknown."""
+    transport, timings = exchange.transport, exchange.transport.timings
+    body = dump(spec)
+    began = time.monotonic()
+    queue_deadline = min(deadline, began + timings.queue_s)
+    backoff = exchange.backoff()
+    while True:
+        wait_s = timings.poll_slice_s
+        headers = {**JSON_BODY, "Prefer": f"wait={wait_value(wait_s)}"}
+        try:
+            return exchange.once(
+                Sandbox, "POST", "/v1/sandboxes", body, headers, wait_s=wait_s, check=lambda answer: _wrong_sandbox(answer, spec.id)
+            )
+        except NotSent as error:
+            limit = timings.reconnect_budget_s if transport.reached else timings.first_contact_s
+            delay = backoff.next_s()
+            if time.monotonic() - began + delay > limit or not transport.pause(delay):
+                raise unreachable(transport.endpoint.url, error, time.monotonic() - began) from error
+            log.warning("sandbox %s: %s; trying again", spec.id, error)
+        except MaybeSent as error:
+            log.warning("sandbox %s: the request to make it broke (%s): asking for it by its id", spec.id, error)
+            return None
+        except Refused as refusal:
+            problem = refusal.problem
+            if problem.accepted == "unknown":
+                return None
+            delay = problem.retry_after_s if problem.retry_after_s is not None else backoff.next_s()
+            if not problem.retryable or time.monotonic() + delay >= queue_deadline or not transport.pause(delay):
+                raise refusal.error(sandbox_id=spec.id) from refusal
+            log.warning("sandbox %s: not taken (%s); trying again in %.1f s", spec.id, refusal, delay)
+        transport.stats.add(retries=1)
+
+
+def _wrong_sandbox(answer: Sandbox, sandbox_id: str) -> str | None:
+    return None if answer.id == sandbox_id else f"asked about sandbox {sandbox_id}, the answer is about {answer.id}"
+
+
+def _creation_error(sandbox: Sandbox) -> RemoteEnvError:
+    reason = sandbox.reason or "no reason given"
+    code = reason.partition(":")[0]
+    error = ERRORS[code] if code in PROBLEMS else SandboxNotCreated
+    if not issubclass(error, InvalidSpec) and error.__name__ != "ImageNotFound":
+        error = SandboxNotCreated
+    return error(f"Sandbox {sandbox.id} from image {sandbox.image} could not be made ({sandbox.state}): {reason}", sandbox_id=sandbox.id)

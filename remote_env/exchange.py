@@ -1,0 +1,270 @@
+"""One exchange with the server: a request out, an answer of ours back. Only our own envelope counts.
+
+An answer is ours when it parses as the model asked for, or as a Problem with a code that we know. A proxy's 502 page, a
+bare 500, half a JSON, a redirect: a broken transport, nothing more, and so `BrokenAnswer`, a kind of MaybeSent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from remote_env.backoff import Backoff
+from remote_env.errors import (
+    EpochChanged,
+    IdConflict,
+    ImageNotFound,
+    InvalidSpec,
+    LinkLost,
+    OutcomeUnknownError,
+    OutputIncomplete,
+    ProtocolMismatch,
+    RemoteEnvError,
+    SandboxGone,
+    ServerBusy,
+    Unauthorized,
+    Unreachable,
+)
+from remote_env.protocol import PROBLEMS, PROTOCOL_VERSION, Problem
+from remote_env.transport import MaybeSent, NotSent, Reply, Transport
+
+PROTOCOL_HEADER = "X-Remote-Env-Protocol"
+JSON_BODY = {"Content-Type": "application/json"}
+
+log = logging.getLogger("remote_env")
+Model = TypeVar("Model", bound=BaseModel)
+Answer = TypeVar("Answer")
+
+ERRORS: dict[str, type[RemoteEnvError]] = {
+    "unauthorized": Unauthorized,
+    "forbidden": Unauthorized,
+    "not_found": SandboxGone,
+    "image_not_found": ImageNotFound,
+    "method_not_allowed": ProtocolMismatch,
+    "wrong_state": SandboxGone,
+    "gone": SandboxGone,
+    "epoch_mismatch": EpochChanged,
+    "too_large": InvalidSpec,
+    "range_not_satisfiable": OutputIncomplete,
+    "invalid": InvalidSpec,
+    "id_conflict": IdConflict,
+    "epoch_required": ProtocolMismatch,
+    "too_many": ServerBusy,
+    "internal": OutcomeUnknownError,
+    "commit_failed": OutcomeUnknownError,
+    "capacity": ServerBusy,
+    "disk_full": ServerBusy,
+    "stopping": ServerBusy,
+    "engine_unavailable": ServerBusy,
+}
+"""What each code of ours is in Python, where the request itself is what was refused."""
+
+
+class BrokenAnswer(MaybeSent):
+    """Something answered, and it was not our envelope."""
+
+
+class Mismatch(BrokenAnswer):
+    """An envelope of ours that speaks of something else than the request."""
+
+
+class Refused(Exception):
+    """The server's own answer: no. `problem` says why, and whether this copy of the request was taken."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+
+    def error(self, *, execution_id: str | None = None, sandbox_id: str | None = None) -> RemoteEnvError:
+        problem = self.problem
+        return ERRORS[problem.code](f"{problem.title}: {problem.detail}", execution_id=execution_id, sandbox_id=sandbox_id)
+
+
+class Exchange:
+    """Typed requests over one transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    def once(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        wait_s: float = 0.0,
+        check: Callable[[Model], str | None] | None = None,
+    ) -> Model:
+        """Sends the request and reads the answer. `wait_s` is how long the server may hold the answer back; `check`
+        says what is wrong with an answer, None when it is the one asked for.
+
+        Sent a second time only where the server refused the token, so that the first copy was not taken, and its
+        file holds another one now. Raises NotSent, MaybeSent, Refused, ProtocolMismatch.
+        """
+        try:
+            return self._once(model, method, path, body, headers, wait_s, check)
+        except Refused as refusal:
+            if refusal.problem.code != "unauthorized" or not self.transport.token.reload():
+                raise
+            log.info("the server refused the token; its file holds another one: using that")
+            self.transport.stats.add(retries=1)
+            return self._once(model, method, path, body, headers, wait_s, check)
+
+    def _once(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None,
+        wait_s: float,
+        check: Callable[[Model], str | None] | None,
+    ) -> Model:
+        timings = self.transport.timings
+        reply = self.transport.call(method, path, body, headers, read_s=wait_s + timings.poll_margin_s if wait_s else None)
+        if reply.status >= 300:
+            raise Refused(self.problem(reply))
+        self.check_version(reply)
+        try:
+            answer = model.model_validate_json(reply.body)
+        except ValidationError:
+            raise self._not_ours(reply) from None
+        wrong = check(answer) if check is not None else None
+        if wrong is not None:
+            # Another request's answer: the connection is off by one, and with it all that comes later on it.
+            self.transport.stats.add(mismatches=1)
+            self.transport.drop_connections()
+            log.error("%s %s: %s; the answer is thrown away", method, path.partition("?")[0], wrong)
+            raise Mismatch(wrong)
+        self.transport.reached = True
+        return answer
+
+    def problem(self, reply: Reply) -> Problem:
+        """The Problem in an answer that is none of success. Raises BrokenAnswer when it is not one of ours."""
+        self.check_version(reply)
+        try:
+            problem = Problem.model_validate_json(reply.body)
+        except ValidationError:
+            raise self._not_ours(reply) from None
+        if problem.code not in PROBLEMS or problem.status != reply.status:
+            raise self._not_ours(reply)
+        self.transport.reached = True
+        return problem
+
+    def check_version(self, reply: Reply) -> None:
+        """Raises ProtocolMismatch for a server of another version, BrokenAnswer for what is no server of ours."""
+        spoken = reply.headers.get(PROTOCOL_HEADER)
+        if spoken is None:
+            raise self._not_ours(reply)
+        if spoken != str(PROTOCOL_VERSION):
+            raise ProtocolMismatch(
+                f"The server at {self.transport.endpoint.url} speaks protocol {spoken!r}, this client {PROTOCOL_VERSION}. "
+                "Install the same version of remote-env on both sides."
+            )
+
+    def _not_ours(self, reply: Reply) -> BrokenAnswer:
+        self.transport.stats.add(mismatches=1)
+        kind = reply.headers.get("Content-Type", "no content type")
+        return BrokenAnswer(f"an answer that is not remote-env's: HTTP {reply.status}, {kind}, {len(reply.body)} bytes")
+
+    def piece(self, path: str, headers: dict[str, str], *, wait_s: float = 0.0) -> Reply:
+        """A GET of raw bytes: 200, 204 or 206 of ours. Raises NotSent, MaybeSent, Refused, ProtocolMismatch."""
+        timings = self.transport.timings
+        reply = self.transport.call("GET", path, None, headers, read_s=wait_s + timings.poll_margin_s if wait_s else None)
+        if reply.status not in (200, 204, 206):
+            raise Refused(self.problem(reply))
+        self.check_version(reply)
+        return reply
+
+    def ask(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        budget_s: float,
+        wait_s: float = 0.0,
+        check: Callable[[Model], str | None] | None = None,
+    ) -> Model:
+        """`once` until it is answered, for requests that may be sent any number of times. Raises as `persist` does."""
+        return self.persist(
+            lambda: self.once(model, method, path, body, headers, wait_s=wait_s, check=check),
+            f"{method} {path.partition('?')[0]}",
+            budget_s=budget_s,
+        )
+
+    def persist(self, attempt: Callable[[], Answer], what: str, *, budget_s: float) -> Answer:
+        """Makes the attempt until it is answered, for at most `budget_s` seconds (`Timings.first_contact_s` where the
+        server was never reached).
+
+        Raises Refused for what the server will not do, Unreachable when no copy was sent, LinkLost when none was
+        answered, ServerBusy, ProtocolMismatch.
+        """
+        started = time.monotonic()
+        exposed = False
+        backoff = self.backoff()
+        while True:
+            delay: float | None = None
+            try:
+                return attempt()
+            except NotSent as error:
+                failure: Exception = error
+            except MaybeSent as error:
+                failure, exposed = error, True
+            except Refused as refusal:
+                problem = refusal.problem
+                if not problem.retryable and problem.accepted != "unknown":
+                    raise
+                failure, exposed, delay = refusal, True, problem.retry_after_s
+            if delay is None:
+                delay = backoff.next_s()
+            limit = budget_s if self.transport.reached else min(budget_s, self.transport.timings.first_contact_s)
+            if time.monotonic() - started + delay > limit or not self.transport.pause(delay):
+                raise self.gave_up(failure, exposed, time.monotonic() - started) from failure
+            self.transport.stats.add(retries=1)
+            log.warning("%s: %s; trying again", what, failure)
+
+    def backoff(self) -> Backoff:
+        return Backoff(self.transport.timings.retry_first_s, self.transport.timings.retry_most_s)
+
+    def gave_up(self, failure: Exception, exposed: bool, seconds: float) -> RemoteEnvError:
+        url = self.transport.endpoint.url
+        if self.transport.closed:
+            return (LinkLost if exposed else Unreachable)("The client was closed before an answer came.")
+        if isinstance(failure, Refused):
+            return failure.error()
+        if not exposed:
+            return unreachable(url, failure, seconds)
+        if isinstance(failure, BrokenAnswer) and not self.transport.reached:
+            return ProtocolMismatch(f"What answers at {url} is no remote-env server: {failure}. See that the URL is right.")
+        return LinkLost(f"The server at {url} gave no answer for {seconds:.0f} s: {failure}.")
+
+
+def unreachable(url: str, failure: object, seconds: float) -> Unreachable:
+    return Unreachable(
+        f"No connection to {url} within {seconds:.1f} s ({failure}); nothing was sent. "
+        "See that `remote-env serve` runs there and that REMOTE_ENV_URL is right; `remote-env doctor` tells more."
+    )
+
+
+def dump(model: BaseModel) -> bytes:
+    """A request's body. What is None is the server's to choose and is left out; our own defaults are said aloud."""
+    return model.model_dump_json(exclude_none=True).encode()
+
+
+def dump_fields(**fields: object) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def wait_value(seconds: float) -> str:
+    """Seconds for `Prefer: wait=` and `?wait=`: whole ones wherever that does not make it nothing."""
+    return str(int(seconds)) if seconds >= 1 else f"{max(seconds, 0.0):.3f}"

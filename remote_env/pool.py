@@ -1,0 +1,155 @@
+"""The connections below `requests`: socket options, idle limits, counting, and one rule about failures.
+
+The rule: whatever goes wrong before a connection stands (name, refusal, timeout, TLS handshake, a wrong certificate)
+leaves here as urllib3's ConnectTimeoutError family, and nothing else does. So the transport can tell "no byte was sent"
+from "a byte may have been sent" by type alone.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import weakref
+from typing import Any
+
+import urllib3
+from requests import PreparedRequest
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from remote_env.stats import Stats
+from remote_env.tls import Tls
+
+KEEPALIVE_IDLE_S = 20
+KEEPALIVE_INTERVAL_S = 5
+KEEPALIVE_PROBES = 3
+USER_TIMEOUT_MS = 20_000  # unacknowledged data: keep-alive alone does not end a connection that has some in flight
+
+
+def socket_options() -> list[tuple[int, int, int]]:
+    """Both keep-alive and the user timeout are needed: each alone leaves a black-holed case hanging."""
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for names, value in (
+        (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), KEEPALIVE_IDLE_S),  # the second is macOS's name for it
+        (("TCP_KEEPINTVL",), KEEPALIVE_INTERVAL_S),
+        (("TCP_KEEPCNT",), KEEPALIVE_PROBES),
+        (("TCP_USER_TIMEOUT",), USER_TIMEOUT_MS),
+    ):
+        known = next((name for name in names if hasattr(socket, name)), None)
+        if known is not None:
+            options.append((socket.IPPROTO_TCP, getattr(socket, known), value))
+    return options
+
+
+class Connections:
+    """What a pool and its connections share: counters, the idle limit, and which sockets are open."""
+
+    def __init__(self, stats: Stats, idle_s: float) -> None:
+        self.stats = stats
+        self.idle_s = idle_s
+        self.generation = 0  # raised by a rebuild: connections of an older one are not used again
+        self._open: weakref.WeakSet[_Counted] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def opened(self, connection: _Counted) -> None:
+        connection.generation = self.generation
+        with self._lock:
+            self._open.add(connection)
+        self.stats.add(connections_opened=1)
+
+    def is_stale(self, connection: _Counted) -> bool:
+        return connection.generation != self.generation or time.monotonic() - connection.last_used > self.idle_s
+
+    def shut_down(self) -> None:
+        """Wakes every thread that waits in a read; closing the descriptor alone would not."""
+        with self._lock:
+            sockets = [connection.sock for connection in self._open]
+        for sock in sockets:
+            if sock is not None:
+                try:
+                    # Below TLS on purpose: SSLSocket.shutdown() is not safe beside a reader in another thread.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                except OSError:
+                    continue  # already closed by its own thread
+
+
+class _Counted(HTTPConnection):
+    connections: Connections
+    generation = -1
+    last_used = 0.0
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except ConnectTimeoutError:
+            raise
+        except (OSError, HTTPError) as error:
+            self.close()
+            raise NewConnectionError(self, f"no connection: {error}") from error
+        self.connections.opened(self)
+
+
+class _CountedTls(_Counted, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Counted
+    connections: Connections
+
+    def _new_conn(self) -> Any:
+        connection = super()._new_conn()
+        connection.connections = self.connections  # type: ignore[union-attr]
+        return connection
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection: Any = super()._get_conn(timeout)
+        if connection.sock is not None:
+            if self.connections.is_stale(connection):
+                connection.close()  # it connects again when it is used
+            else:
+                self.connections.stats.add(connections_reused=1)
+        return connection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.last_used = time.monotonic()
+        super()._put_conn(conn)
+
+
+class _TlsPool(_Pool, HTTPSConnectionPool):
+    ConnectionCls = _CountedTls
+
+
+class Adapter(HTTPAdapter):
+    """One pool for one server, handed to `requests` without its per-call search for proxies, certificates and pools."""
+
+    def __init__(self, *, scheme: str, host: str, port: int | None, tls: Tls, size: int, connect_s: float, connections: Connections) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0, pool_block=False)
+        options: dict[str, Any] = {
+            "maxsize": size,
+            "block": False,
+            "timeout": urllib3.Timeout(connect=connect_s, read=connect_s),
+            "socket_options": socket_options(),
+        }
+        if scheme == "https":
+            self._pool: _Pool = _TlsPool(host, port, ssl_context=tls.context(), assert_fingerprint=tls.fingerprint, **options)
+        else:
+            self._pool = _Pool(host, port, **options)
+        self._pool.connections = connections
+
+    def get_connection_with_tls_context(self, request: PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None) -> _Pool:
+        return self._pool
+
+    def get_connection(self, url: Any, proxies: Any = None) -> _Pool:  # requests before 2.32
+        return self._pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the pool was made with its TLS context."""
+
+    def close(self) -> None:
+        self._pool.close()
+        super().close()

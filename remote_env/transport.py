@@ -1,0 +1,229 @@
+"""One HTTP request, sent once, over a pooled connection; a failure says whether a byte may have left.
+
+Nothing here is ever sent again: who knows what the request means decides that (`exchange`, `delivery`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from http.client import HTTPException
+from http.cookiejar import DefaultCookiePolicy
+from importlib import metadata
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError
+
+from remote_env.config import Endpoint
+from remote_env.pool import Adapter, Connections
+from remote_env.stats import Stats
+from remote_env.timings import Timings
+
+ENVIRONMENT_POOL_SIZE = 10
+CLIENT_POOL_SIZE = 64
+
+log = logging.getLogger("remote_env")
+
+
+class TransportError(Exception):
+    """A request without a usable answer."""
+
+
+class NotSent(TransportError):
+    """No connection was made: not a byte of the request has left."""
+
+
+class MaybeSent(TransportError):
+    """A byte may have left, and no answer came that could be trusted."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: CaseInsensitiveDict[str]
+    body: bytes
+
+
+class Transport:
+    """The connections of one caller to one server. Threads may share it; a forked child gets connections of its own.
+
+    `pool_size` is how many connections are kept; more are opened rather than waited for, and closed after use.
+    """
+
+    def __init__(self, endpoint: Endpoint, timings: Timings | None = None, *, pool_size: int = CLIENT_POOL_SIZE) -> None:
+        self.endpoint = endpoint
+        self.timings = timings or Timings()
+        self.stats = Stats()
+        self.token = endpoint.token_source()
+        self.reached = False  # whether this server has ever given an answer of ours
+        self._pool_size = pool_size
+        parts = urlsplit(endpoint.url)
+        self._scheme, self._host, self._port = parts.scheme, parts.hostname or "", parts.port
+        self._reset()
+        _in_child_too(self)
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._closed = threading.Event()
+        self._rebuild_lock = threading.Lock()
+        self._rebuilt_at = float("-inf")
+        self.stats.reset_lock_after_fork()
+        self._connections = Connections(self.stats, self.timings.idle_connection_s)
+        session = requests.Session()
+        session.trust_env = False  # no .netrc in place of the token, no HTTP_PROXY for loopback
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = Adapter(
+            scheme=self._scheme,
+            host=self._host,
+            port=self._port,
+            tls=self.endpoint.tls,
+            size=self._pool_size,
+            connect_s=self.timings.connect_s,
+            connections=self._connections,
+        )
+        session.mount(f"{self._scheme}://", adapter)
+        self._session = session
+        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": _user_agent()}
+
+    def after_fork_in_child(self) -> None:
+        """The parent's sockets stay the parent's: two processes on one connection would read each other's answers."""
+        closed = self._closed.is_set()
+        self._reset()
+        if closed:
+            self._closed.set()
+
+    def call(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, *, read_s: float | None = None
+    ) -> Reply:
+        """Sends one request and reads the whole answer, whatever its status. Redirects are not followed.
+
+        `path` begins with a slash; `read_s` is the longest silence while waiting for the answer, in seconds.
+        Raises NotSent or MaybeSent.
+        """
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
+        if self._closed.is_set():
+            raise NotSent("the client is closed")
+        request = self._request(method, path, body, headers)
+        connections = self._connections
+        timeout = (self.timings.connect_s, read_s or self.timings.request_s)
+        try:
+            response = self._session.send(request, timeout=timeout, allow_redirects=False, proxies={}, verify=True, cert=None, stream=False)
+            content = response.content
+        except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
+            self.stats.add(calls=1)
+            reason = _not_sent_reason(error)
+            if reason is not None:
+                raise NotSent(reason) from error
+            self._rebuild(connections)
+            raise MaybeSent(_innermost(error)) from error
+        self.stats.add(calls=1, bytes_sent=len(body or b""), bytes_received=len(content))
+        length = response.headers.get("Content-Length")
+        if length is not None and method != "HEAD" and length != str(len(content)):
+            raise MaybeSent(f"the answer was cut: {len(content)} of {length} bytes")
+        return Reply(response.status_code, response.headers, content)
+
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None) -> requests.PreparedRequest:
+        """Prepared by hand: `requests` would parse, encode and merge the same things anew for each call."""
+        request: Any = requests.PreparedRequest()
+        request.method = method
+        request.url = self.endpoint.url + path
+        request.headers = CaseInsensitiveDict(self._headers)
+        if self.token.value:
+            request.headers["Authorization"] = f"Bearer {self.token.value}"
+        if headers:
+            request.headers.update(headers)
+        if body is not None:
+            request.headers["Content-Length"] = str(len(body))
+        elif method == "POST":
+            request.headers["Content-Length"] = "0"
+        request.body = body
+        request.hooks = {"response": []}
+        return request  # type: ignore[no-any-return]
+
+    def _rebuild(self, connections: Connections) -> None:
+        """A dead link kills all its connections at once: none of the idle ones is worth trying."""
+        with self._rebuild_lock:
+            now = time.monotonic()
+            if now - self._rebuilt_at < self.timings.rebuild_s:
+                return
+            self._rebuilt_at = now
+        self._drop(connections)
+
+    def drop_connections(self) -> None:
+        """No connection used so far is used again: after an answer that belongs to another request, whatever else
+        comes on that connection is off by one too."""
+        self._drop(self._connections)
+
+    def _drop(self, connections: Connections) -> None:
+        connections.generation += 1
+        self.stats.add(pool_rebuilds=1)
+
+    def pause(self, seconds: float) -> bool:
+        """Waits; False when the transport was closed meanwhile (or before)."""
+        return not (self._closed.wait(seconds) if seconds > 0 else self._closed.is_set())
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """The flag first, so that nobody connects again; then the sockets, which wakes whoever reads from one."""
+        self._closed.set()
+        if self._pid == os.getpid():
+            self._connections.shut_down()
+            self._session.close()
+
+
+def _not_sent_reason(error: BaseException) -> str | None:
+    """The reason when `error` is one of making the connection (see `pool`), else None."""
+    cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
+    if isinstance(cause, MaxRetryError) and isinstance(cause.reason, ConnectTimeoutError):
+        return _innermost(cause.reason)
+    return None
+
+
+def _innermost(error: BaseException) -> str:
+    """The words of the first cause: what the socket said, without the layers around it."""
+    while True:
+        nested = error.__cause__ or next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        if nested is None:
+            return f"{type(error).__name__}: {error}"
+        error = nested
+
+
+_user_agent_text = ""
+
+
+def _user_agent() -> str:
+    global _user_agent_text
+    if not _user_agent_text:
+        try:
+            _user_agent_text = f"remote-env/{metadata.version('remote-env')}"
+        except metadata.PackageNotFoundError:
+            _user_agent_text = "remote-env"
+    return _user_agent_text
+
+
+_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+_fork_hook_set = False
+
+
+def _in_child_too(transport: Transport) -> None:
+    global _fork_hook_set
+    _transports.add(transport)
+    if not _fork_hook_set and hasattr(os, "register_at_fork"):
+        _fork_hook_set = True
+        os.register_at_fork(after_in_child=_reset_all_after_fork)
+
+
+def _reset_all_after_fork() -> None:
+    for transport in list(_transports):
+        transport.after_fork_in_child()

@@ -1,0 +1,1 @@
+"""HTTP only: parse, authorise, call, shape. What is done is behind `services.Services`."""

@@ -1,0 +1,118 @@
+"""/v1/executions: start, ask, list, cancel, abandon, signal. The first two are every command's path: nothing is built twice."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from remote_env.protocol import AbandonRequest, Execution, ExecutionList, ExecutionSpec, ExecutionState, SignalRequest
+from server.api import docs
+from server.api.exchange import answer, epoch, path_id, preferred_wait, queried_id, queried_wait, read
+from server.api.reattach import Reattaches
+from server.api.services import Services
+from server.gate import ABOUT
+from server.lifetime import Lifetime
+from server.problems import ProblemError
+from server.settings import Settings
+
+_STATES = get_args(ExecutionState)
+_DEFAULT_LIMIT = 100
+_LARGEST_LIMIT = 1000
+
+
+def check_timeout(spec: ExecutionSpec, settings: Settings) -> None:
+    """Raises ProblemError where a command could outlive what the server keeps results for."""
+    if spec.timeout_s > settings.max_timeout_s:
+        raise ProblemError("invalid", f"timeout_s: this server allows {settings.max_timeout_s:g} s at most", id=spec.id)
+
+
+def execution_routes(services: Services, settings: Settings, lifetime: Lifetime, reattaches: Reattaches) -> APIRouter:
+    router = APIRouter(tags=["executions"])
+
+    async def start(request: Request) -> Response:
+        sid = path_id(request)
+        given_epoch = epoch(request)
+        spec = await read(request, ExecutionSpec)
+        request.scope[ABOUT] = spec.id
+        check_timeout(spec, settings)
+        wait_s = preferred_wait(request)
+
+        async def as_it_is() -> tuple[Execution, bool]:
+            return await services.get_execution(spec.id, given_epoch, 0), False
+
+        execution, new = await lifetime.wait(services.start_execution(sid, spec, given_epoch, wait_s), as_it_is)
+        reattaches.answered(execution)
+        if not execution.over:
+            return answer(execution, 202)
+        return answer(execution, 201 if new else 200)
+
+    async def show(request: Request) -> Response:
+        eid, given_epoch, wait_s = path_id(request), epoch(request), queried_wait(request)
+        if not wait_s:
+            return answer(await services.get_execution(eid, given_epoch, 0))
+        reattaches.asked(eid)
+        work = services.get_execution(eid, given_epoch, wait_s)
+        execution = await lifetime.wait(work, lambda: services.get_execution(eid, given_epoch, 0))
+        reattaches.answered(execution)
+        return answer(execution)
+
+    async def show_all(request: Request) -> Response:
+        state = request.query_params.get("state")
+        if state is not None and state not in _STATES:
+            raise ProblemError("invalid", f"state: one of {', '.join(_STATES)}")
+        limit = request.query_params.get("limit", str(_DEFAULT_LIMIT))
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= _LARGEST_LIMIT):
+            raise ProblemError("invalid", f"limit: a number from 1 to {_LARGEST_LIMIT}")
+        found = services.list_executions(
+            id=queried_id(request, "id"), run_id=queried_id(request, "run_id"), sandbox_id=queried_id(request, "sandbox_id"),
+            state=state, limit=int(limit),
+        )  # fmt: skip
+        return answer(ExecutionList(executions=found))
+
+    async def cancel(request: Request) -> Response:
+        execution = await services.cancel(path_id(request), epoch(request))
+        return answer(execution, 200 if execution.over else 202)
+
+    async def abandon(request: Request) -> Response:
+        eid, given_epoch = path_id(request), epoch(request)
+        asked = await read(request, AbandonRequest)
+        work = services.abandon(eid, asked.sandbox_id, given_epoch, preferred_wait(request))
+        execution = await lifetime.wait(work, lambda: services.get_execution(eid, given_epoch, 0))
+        return answer(execution, 202 if execution.state == "accepted" else 200)
+
+    async def signal(request: Request) -> Response:
+        eid, given_epoch = path_id(request), epoch(request)
+        asked = await read(request, SignalRequest)
+        return answer(await services.signal(eid, given_epoch, asked.signal))
+
+    router.add_api_route(
+        "/v1/sandboxes/{id}/executions", start, methods=["POST"], summary="Run a command, at most once",
+        **docs.described(docs.ID, docs.EPOCH, docs.PREFER, body=ExecutionSpec, answer=Execution, statuses=(201, 200, 202)),
+    )  # fmt: skip
+    router.add_api_route(
+        "/v1/executions/{id}", show, methods=["GET"], summary="Show an execution, or wait for it",
+        **docs.described(docs.ID, docs.EPOCH, docs.WAIT, answer=Execution),
+    )  # fmt: skip
+    router.add_api_route(
+        "/v1/executions", show_all, methods=["GET"], summary="List executions, newest first",
+        **docs.described(
+            docs.query("id", "Only this one."), docs.query("run_id", "Only this run's."), docs.query("sandbox_id", "Only this sandbox's."),
+            docs.query("state", "Only those in this state."), docs.query("limit", f"At most so many; {_DEFAULT_LIMIT}.", "integer"),
+            answer=ExecutionList,
+        ),
+    )  # fmt: skip
+    router.add_api_route(
+        "/v1/executions/{id}/cancel", cancel, methods=["POST"], summary="Cancel an execution",
+        **docs.described(docs.ID, docs.EPOCH, answer=Execution, statuses=(202, 200)),
+    )  # fmt: skip
+    router.add_api_route(
+        "/v1/executions/{id}/abandon", abandon, methods=["POST"], summary="Fence an id that may never have arrived",
+        **docs.described(docs.ID, docs.EPOCH, docs.PREFER, body=AbandonRequest, answer=Execution, statuses=(200, 202)),
+    )  # fmt: skip
+    router.add_api_route(
+        "/v1/executions/{id}/signal", signal, methods=["POST"], summary="Send a signal to a command",
+        **docs.described(docs.ID, docs.EPOCH, body=SignalRequest, answer=Execution),
+    )  # fmt: skip
+    return router

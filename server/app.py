@@ -1,0 +1,74 @@
+"""The HTTP application: its routes, and what becomes of everything that goes wrong on the way to them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from remote_env.protocol import PROTOCOL_VERSION, Problem
+from server.api import docs
+from server.api.execute import execute_routes
+from server.api.executions import execution_routes
+from server.api.output import output_routes
+from server.api.reattach import Reattaches
+from server.api.sandboxes import sandbox_routes
+from server.api.services import Services
+from server.api.status import status_routes
+from server.auth import Auth
+from server.gate import ABOUT, Gate
+from server.journal import CommitFailed
+from server.lifetime import Lifetime
+from server.metrics import Metrics
+from server.problems import ProblemError, problem_response
+from server.settings import Settings
+
+
+def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metrics, lifetime: Lifetime | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        services: does what is asked for.
+        lifetime: tells when the server stops; a failed commit is told to it. Default: one that lasts.
+    """
+    life = lifetime or Lifetime()
+    app = FastAPI(
+        title="remote-env", version=f"{PROTOCOL_VERSION}", summary="Runs a command at most once, and never loses its result.",
+        docs_url=None, redoc_url=None, openapi_url="/openapi.json",
+    )  # fmt: skip
+    app.add_middleware(Gate, auth=auth, lifetime=life)
+    # First those that every command takes: routes are tried in order.
+    app.include_router(execution_routes(services, settings, life, Reattaches(metrics)))
+    app.include_router(output_routes(services, life))
+    app.include_router(sandbox_routes(services, life))
+    app.include_router(execute_routes(services, settings, life))
+    app.include_router(status_routes(services, metrics, life))
+    app.openapi = docs.openapi_of(app)  # type: ignore[method-assign]
+
+    async def on_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        problem = error.problem
+        if problem.code == "commit_failed":
+            life.restart(problem.detail)
+        if life.stopping and problem.code == "not_found":
+            # A wait that was cut before its request was taken: the next server takes it.
+            problem = Problem.of("stopping", "the server is stopping; this request was not taken", retry_after_s=1)
+        if problem.id is None and ABOUT in request.scope:
+            problem = problem.model_copy(update={"id": request.scope[ABOUT]})
+        return problem_response(problem)
+
+    async def on_commit_failed(request: Request, error: Exception) -> Response:
+        life.restart(str(error))
+        detail = f"whether the request was accepted is unknown: {error}; the server starts again from its journal"
+        return problem_response(Problem.of("commit_failed", detail, id=request.scope.get(ABOUT)))
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
+        detail = f"{request.method} {request.url.path} is not part of this server's interface"
+        return problem_response(Problem.of(code, detail), error.headers)
+
+    app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(CommitFailed, on_commit_failed)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    return app

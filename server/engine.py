@@ -1,0 +1,322 @@
+"""Docker Engine, for the life cycle of containers only: pull, create, start, inspect, kill, remove. Commands never pass here.
+
+Every call runs in a thread of its own small pool, since the docker SDK blocks; every container that is touched has been
+found by our label *and* our instance id, or is one that this process has just made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import Mount
+from docker.utils import kwargs_from_env, parse_repository_tag
+
+from remote_env.protocol import SandboxSpec
+
+log = logging.getLogger("server.engine")
+
+INSTANCE_LABEL = "remote-env.instance"
+SANDBOX_LABEL = "remote-env.sandbox"
+RUN_LABEL = "remote-env.run"
+MOUNT_POINT = "/.remote-env"
+
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "KILL", "SYS_CHROOT")
+"""What must stay for apt-get install, pip, git, su and test suites to work as root in a sandbox (tried one by one)."""
+
+_THREADS = 16
+_CALL_S = 60  # seconds for one answer of the engine
+
+T = TypeVar("T")
+
+
+class EngineError(Exception):
+    """The engine refused, or does not answer. `code` is one of the wire's problem codes."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a sandbox takes from its image."""
+
+    id: str
+    env: tuple[str, ...]
+    user: str
+    workdir: str
+
+
+@dataclass(frozen=True)
+class Container:
+    id: str
+    running: bool
+    pid: int
+    exit_code: int
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one container may use, defaults filled in."""
+
+    memory_bytes: int
+    pids: int
+    cpus: float | None
+
+
+class Engine:
+    """Args:
+    url: the engine's address, None for DOCKER_HOST or the local socket.
+    instance_id: goes on every container as a label.
+    """
+
+    def __init__(self, url: str | None, instance_id: str) -> None:
+        self._url = url
+        self._instance_id = instance_id
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="engine")
+        self._api: docker.APIClient | None = None
+
+    async def _call(self, function: Callable[[docker.APIClient], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, function)
+
+    def _guarded(self, function: Callable[[docker.APIClient], T]) -> T:
+        """Engine's and transport's errors as ours."""
+        try:
+            return function(self._client())
+        except ImageNotFound as error:
+            raise EngineError("image_not_found", _explain(error)) from error
+        except NotFound:
+            raise
+        except APIError as error:
+            code = "engine_unavailable" if error.is_server_error() and _unavailable(error) else "invalid"
+            raise EngineError(code, _explain(error)) from error
+        except (DockerException, requests.RequestException, OSError) as error:
+            raise EngineError("engine_unavailable", f"the container engine does not answer: {error}") from error
+
+    def _client(self) -> docker.APIClient:
+        if self._api is None:
+            kwargs = kwargs_from_env()
+            if self._url:
+                kwargs["base_url"] = self._url
+            self._api = docker.APIClient(version="auto", timeout=_CALL_S, num_pools=_THREADS, **kwargs)
+        return self._api
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # ------------------------------------------------------------------------------------------------ engine
+
+    async def info(self) -> dict[str, Any]:
+        """The engine's own words about itself (docker info). Raises EngineError."""
+        return await self._call(lambda api: dict(api.info()))
+
+    async def host_path(self, path: Path) -> Path:
+        """Where `path` lies for the engine: itself, or, when this server runs in a container, below the source of the
+        mount it is in."""
+        container = _own_container()
+        if container is None:
+            return path
+        try:
+            inspected = await self._call(lambda api: api.inspect_container(container))
+        except NotFound:
+            return path  # a container of another engine: paths are the host's own as far as we can know
+        best: tuple[int, Path] | None = None
+        for mount in inspected["Mounts"]:
+            target = Path(mount["Destination"])
+            if path.is_relative_to(target) and (best is None or len(target.parts) > best[0]):
+                best = (len(target.parts), Path(mount["Source"]) / path.relative_to(target))
+        if best is None:
+            raise EngineError(
+                "engine_unavailable",
+                f"{path} lies inside this server's own container, where the engine cannot mount it from; "
+                "put the data directory into a volume",
+            )
+        return best[1]
+
+    # ------------------------------------------------------------------------------------------------ images
+
+    async def image(self, name: str) -> Image:
+        """Raises EngineError image_not_found."""
+        inspected = await self._call(lambda api: api.inspect_image(name))
+        config = inspected.get("Config") or {}
+        return Image(
+            inspected["Id"], tuple(config.get("Env") or ()), config.get("User") or "", config.get("WorkingDir") or "/"
+        )
+
+    async def pull(self, name: str, platform: str | None, timeout_s: float, progress: Callable[[str], None]) -> None:
+        """Pull an image, telling `progress` in words. Raises EngineError."""
+        loop = asyncio.get_running_loop()
+
+        def run(api: docker.APIClient) -> None:
+            repository, tag = parse_repository_tag(name)
+            for line in api.pull(repository, tag=tag or "latest", platform=platform, stream=True, decode=True):
+                if "error" in line:
+                    raise EngineError("image_not_found", f"{name} cannot be pulled: {line['error']}")
+                loop.call_soon_threadsafe(progress, " ".join(filter(None, (line.get("status"), line.get("progress")))))
+
+        try:
+            await asyncio.wait_for(self._call(run), timeout_s)
+        except asyncio.TimeoutError:
+            raise EngineError("image_not_found", f"{name} was not pulled within {timeout_s:.0f} s") from None
+        except NotFound as error:
+            raise EngineError("image_not_found", f"{name} cannot be pulled: {_explain(error)}") from error
+        except EngineError as error:
+            if error.code == "engine_unavailable" and "does not answer" in error.detail:
+                raise
+            raise EngineError("image_not_found", f"{name} cannot be pulled: {error.detail}") from error
+
+    # -------------------------------------------------------------------------------------------- containers
+
+    async def create(self, spec: SandboxSpec, image: Image, link_directory: Path, limits: Limits, workdir: str) -> str:
+        """Make the sandbox's container and return its id. Not started. Raises EngineError."""
+
+        def run(api: docker.APIClient) -> str:
+            host_config = api.create_host_config(
+                mounts=[
+                    Mount(MOUNT_POINT, str(link_directory), type="bind", read_only=True),
+                    *(Mount(b.target, b.source, type="bind", read_only=b.read_only) for b in spec.binds),
+                ],
+                cap_drop=["ALL"],
+                cap_add=list(CAPABILITIES),
+                security_opt=["no-new-privileges"] if spec.no_new_privileges else [],
+                mem_limit=limits.memory_bytes,
+                memswap_limit=limits.memory_bytes,
+                pids_limit=limits.pids,
+                nano_cpus=None if limits.cpus is None else int(limits.cpus * 1e9),
+                shm_size=spec.shm_bytes,
+                network_mode=spec.network,
+                read_only=spec.read_only,
+                restart_policy={"Name": "no"},
+                log_config={"Type": "none"},  # commands' output goes over the link
+                init=False,
+            )
+            keep_home = "HOME" in spec.env or any(item.startswith("HOME=") for item in image.env)
+            config = api.create_container_config(
+                spec.image,
+                command=["--keep-home"] if keep_home else [],
+                entrypoint=[f"{MOUNT_POINT}/init"],
+                user="0:0",  # the init gives each command its own user
+                working_dir=workdir,
+                environment=dict(spec.env),
+                labels={
+                    **spec.labels, INSTANCE_LABEL: self._instance_id, SANDBOX_LABEL: spec.id, RUN_LABEL: spec.run_id,
+                },
+                host_config=host_config,
+                healthcheck={"test": ["NONE"]},  # an image's own would be a docker exec every so often
+                stop_signal="SIGTERM",
+            )  # fmt: skip
+            created = api.create_container_from_config(config, name=_name(spec.id), platform=spec.platform)
+            return str(created["Id"])
+
+        try:
+            return await self._call(run)
+        except NotFound as error:
+            raise EngineError("image_not_found", _explain(error)) from error
+
+    async def start(self, container_id: str) -> Container:
+        """Start it. Raises EngineError."""
+        try:
+            await self._call(lambda api: api.start(container_id))
+        except NotFound as error:
+            raise EngineError("invalid", _explain(error)) from error
+        container = await self.inspect(container_id)
+        if container is None:
+            raise EngineError("invalid", "the container was removed while it started")
+        return container
+
+    async def inspect(self, container_id: str) -> Container | None:
+        """The container as it is now, None when it is gone or not ours. Raises EngineError when that cannot be known."""
+        try:
+            found = await self._call(lambda api: api.inspect_container(container_id))
+        except NotFound:
+            return None
+        labels = found["Config"].get("Labels") or {}
+        if labels.get(INSTANCE_LABEL) != self._instance_id:
+            return None
+        state = found["State"]
+        return Container(found["Id"], bool(state["Running"]), int(state["Pid"]), int(state["ExitCode"]), labels)
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove it with its volumes; gone already is as good. Raises EngineError."""
+
+        def run(api: docker.APIClient) -> None:
+            try:
+                api.remove_container(container_id, v=True, force=True)
+            except APIError as error:
+                if error.status_code != 409:  # 409: its removal is under way
+                    raise
+
+        try:
+            if await self.inspect(container_id) is not None:
+                await self._call(run)
+                await self._wait_gone(container_id)
+        except NotFound:
+            return
+
+    async def _wait_gone(self, container_id: str) -> None:
+        """A removal that somebody else began is over when the engine does not know the container any more."""
+        if await self.inspect(container_id) is not None:
+            await self._call(lambda api: api.wait(container_id, condition="removed", timeout=_CALL_S))
+
+    async def find(self, sandbox_id: str) -> Container | None:
+        """A container that was made for this sandbox, whether or not the journal knows its id."""
+        return await self.inspect(_name(sandbox_id))
+
+    async def ours(self) -> dict[str, str]:
+        """Every container of this instance: container id → sandbox id. Raises EngineError."""
+        label = f"{INSTANCE_LABEL}={self._instance_id}"
+        found = await self._call(lambda api: api.containers(all=True, filters={"label": label}))
+        return {item["Id"]: item["Labels"].get(SANDBOX_LABEL, "") for item in found}
+
+    # ------------------------------------------------------------------------------------------------ events
+
+    def deaths(self, on_up: Callable[[], None]) -> Iterator[str]:
+        """Block and yield the sandbox id of each container of ours that dies, until the engine goes away (then it ends,
+        or raises EngineError). Runs in a thread of the caller's; has a connection of its own. `on_up` is called once
+        the engine answers."""
+        kwargs = kwargs_from_env()
+        if self._url:
+            kwargs["base_url"] = self._url
+        try:
+            api = docker.APIClient(version="auto", timeout=None, **kwargs)
+            events = api.events(decode=True, filters={"type": "container", "event": "die", "label": f"{INSTANCE_LABEL}={self._instance_id}"})
+            on_up()
+            for event in events:
+                yield event["Actor"]["Attributes"].get(SANDBOX_LABEL, "")
+        except (DockerException, requests.RequestException, OSError) as error:
+            raise EngineError("engine_unavailable", str(error)) from error
+
+
+def _name(sandbox_id: str) -> str:
+    return f"remote-env-{sandbox_id}"
+
+
+def _own_container() -> str | None:
+    """The id of the container this process is in, None on a host. The id is read from the mounts that an engine puts
+    into every container (/etc/hostname and the like come from a directory of that name)."""
+    if not Path("/.dockerenv").exists():
+        return None
+    found = re.search(r"/containers/([0-9a-f]{64})/", Path("/proc/self/mountinfo").read_text())
+    return found.group(1) if found else os.uname().nodename
+
+
+def _explain(error: APIError) -> str:
+    return str(error.explanation or error)
+
+
+def _unavailable(error: APIError) -> bool:
+    """An engine that shuts down or starts answers 5xx to everything; a refusal of this very request is not that."""
+    return error.status_code in (502, 503, 504) or "shutting down" in _explain(error)

@@ -1,0 +1,389 @@
+"""Executions: carries out what the execution machine says. Journal first, then the link, then whoever waits."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from remote_env.protocol import ExecutionSpec, Outcome
+from server import messages
+from server.failpoints import failpoint
+from server.journal import ExecutionRow, Journal
+from server.link import Link
+from server.live import LiveExecution, LiveSandbox
+from server.machines import execution as rules
+from server.messages import Ended, Ending, EndingFlag, EndingKind, Run, RunFlag, Stale, Started
+from server.metrics import Metrics
+from server.outcomes import outcome_of
+from server.output import OutputReader
+from server.problems import ProblemError
+from server.spool import Kept, Spool, digest
+from server.waits import Bell, WaitRoom
+
+log = logging.getLogger("server.executions")
+
+_WIPE_S = 1.0  # seconds after the start within which secrets leave the journal
+_DEADLINE_MARGIN_S = 30.0  # beyond timeout and grace, within which an execution's ending must have come
+
+
+class Executions:
+    """All executions that have not ended, by id; the others are in the journal.
+
+    Args:
+        key: the instance's key for spec hashes.
+        on_fatal: called with a failed commit: what is in memory may no longer be what is in the journal.
+    """
+
+    def __init__(
+        self, journal: Journal, spool: Spool, metrics: Metrics, room: WaitRoom, *, key: bytes, drain_grace_s: float,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self.live: dict[str, LiveExecution] = {}
+        self._journal = journal
+        self._spool = spool
+        self._metrics = metrics
+        self._room = room
+        self._key = key
+        self._drain_grace_s = drain_grace_s
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._to_wipe: list[str] = []
+        self.wiped = False  # something was wiped that the write-ahead log may still hold
+
+    # -------------------------------------------------------------------------------------------- accepting
+
+    def spec_hash(self, spec: ExecutionSpec) -> bytes:
+        """Keyed, since it stays when environment values and stdin are wiped."""
+        canonical = spec.model_dump_json(exclude={"id"}, exclude_defaults=True)
+        return hmac.new(self._key, canonical.encode(), hashlib.sha256).digest()
+
+    def accept(self, sandbox: LiveSandbox, spec: ExecutionSpec) -> LiveExecution:
+        """Commit a new execution and send it when its turn comes."""
+        secrets = spec.model_dump(include={"env", "stdin", "stdin_base64"}, exclude_defaults=True) or None
+        public = spec.model_dump(mode="json", exclude={"id", "env", "stdin", "stdin_base64"}, exclude_defaults=True)
+        return self._accept(sandbox, spec.id, "run", public, self.spec_hash(spec), secrets)
+
+    def fence(self, sandbox: LiveSandbox, execution_id: str) -> LiveExecution:
+        """Abandon an id that is unknown here: a request like a run, that takes a number and never runs (FENCE)."""
+        return self._accept(sandbox, execution_id, "fence", None, None, None)
+
+    def _accept(
+        self, sandbox: LiveSandbox, execution_id: str, kind: Literal["run", "fence"], spec: dict[str, Any] | None,
+        spec_hash: bytes | None, secrets: dict[str, Any] | None,
+    ) -> LiveExecution:  # fmt: skip
+        assert sandbox.epoch is not None
+        now = time.time()
+        row = ExecutionRow(
+            execution_id, sandbox.id, sandbox.highest + 1, sandbox.epoch, sandbox.run_id, kind, spec, spec_hash, secrets,
+            False, now, None, None, False,
+        )  # fmt: skip
+        try:
+            self._journal.accept(row)
+        except Exception as error:
+            self._on_fatal(error)
+            raise ProblemError("commit_failed", f"whether {execution_id} was accepted is unknown: {error}", id=execution_id) from error
+        sandbox.highest = row.number
+        live = self._make(sandbox, row)
+        self._metrics.execution_accepted()
+        self.pump(sandbox)
+        return live
+
+    def restore(self, sandbox: LiveSandbox, row: ExecutionRow) -> LiveExecution:
+        """Take up an unfinished row of an earlier server; the next hello says where it is."""
+        return self._make(sandbox, row)
+
+    def _make(self, sandbox: LiveSandbox, row: ExecutionRow) -> LiveExecution:
+        spec = row.spec or {}
+        default = ExecutionSpec.model_fields
+        timeout_s = float(spec.get("timeout_s", default["timeout_s"].default))
+        idle_s = spec.get("idle_timeout_s")
+        live = LiveExecution(
+            id=row.id, number=row.number, sandbox=sandbox, machine=rules.ExecutionMachine(row.kind, row.cancelling),
+            spec=row.spec, spec_hash=row.spec_hash, secrets=row.secrets, accepted_at=row.accepted_at,
+            deadline=self._loop.time() + timeout_s + float(spec.get("grace_s", default["grace_s"].default)) + _DEADLINE_MARGIN_S,
+            output_limit=int(spec.get("output_limit_bytes", default["output_limit_bytes"].default)),
+            ended=Bell(self._room), moved=Bell(self._room), activity_every=None if idle_s is None else idle_s / 4,
+        )  # fmt: skip
+        sandbox.executions[row.id] = live
+        sandbox.waiting.append(live)
+        sandbox.idle.clear()
+        self.live[row.id] = live
+        return live
+
+    # ------------------------------------------------------------------------------------------ to the init
+
+    def pump(self, sandbox: LiveSandbox) -> None:
+        """Send what waits, strictly in order of the numbers, as long as the link takes it (ORDER)."""
+        link = sandbox.link
+        while link is not None and link.ready and sandbox.waiting:
+            live = sandbox.waiting[0]
+            if live.machine.state is rules.State.WAITING:
+                self.apply(live, rules.Turn())
+                if live.machine.state is rules.State.WAITING:
+                    return
+            sandbox.waiting.popleft()
+
+    def _send_run(self, live: LiveExecution) -> None:
+        link = live.sandbox.link
+        run, stdin = self._run_message(live)
+        if link is None or not link.send_run(run, stdin):
+            self.apply(live, rules.NotSent())
+        else:
+            failpoint("after_send")
+
+    def _run_message(self, live: LiveExecution) -> tuple[Run, bytes | None]:
+        sandbox = live.sandbox
+        spec = ExecutionSpec.model_validate({"id": live.id, **(live.spec or {}), **(live.secrets or {})})
+        flags = RunFlag.MAKE_WORKDIR if spec.make_workdir else RunFlag(0)
+        argv: tuple[str, ...]
+        if spec.argv is not None:
+            argv = spec.argv
+        else:
+            assert spec.command is not None
+            argv = (spec.shell or "bash", "-lc" if spec.login else "-c", spec.command)
+            if spec.shell is None:
+                flags |= RunFlag.SHELL
+        stdin = spec.stdin_bytes()
+        if stdin is not None:
+            flags |= RunFlag.STDIN
+        run = Run(
+            number=live.number, id=live.id, argv=argv, env=tuple(f"{name}={value}" for name, value in spec.env.items()),
+            user=spec.user or sandbox.spec.get("user") or "", workdir=spec.workdir or sandbox.spec.get("workdir") or "/",
+            flags=flags, timeout_ms=_ms(spec.timeout_s), idle_timeout_ms=_ms(spec.idle_timeout_s), grace_ms=_ms(spec.grace_s),
+        )  # fmt: skip
+        return run, stdin
+
+    # ---------------------------------------------------------------------------------------- from the init
+
+    def message(self, sandbox: LiveSandbox, message: messages.FromInit, pipe: int | None) -> None:
+        """Carry out what the init says about one execution; `pipe`, a read end, belongs to it from here on.
+
+        Raises BadMessage for what the init must not say.
+        """
+        try:
+            live, event = self._interpret(sandbox, message)
+        except messages.BadMessage:
+            if pipe is not None:
+                os.close(pipe)
+            raise
+        try:
+            self.hear(live, event, pipe)
+        except rules.InvalidTransition as error:
+            raise messages.BadMessage(str(error)) from None
+        if isinstance(message, Started):
+            failpoint("after_started")
+
+    def _interpret(self, sandbox: LiveSandbox, message: messages.FromInit) -> tuple[LiveExecution, rules.Event]:
+        if isinstance(message, Stale):
+            raise messages.BadMessage(f"number {message.number} was taken before: another server sent to this init")
+        assert isinstance(message, Started | Ended)
+        live = sandbox.executions.get(message.id)
+        if live is None or live.number != message.number:
+            raise messages.BadMessage(f"{type(message).__name__} of {message.id!r}, which this sandbox does not run")
+        if isinstance(message, Ended):
+            return live, rules.EndingArrived(message.ending)
+        live.started_at = message.started_ns / 1e9
+        self._metrics.started(max(0.0, live.started_at - live.accepted_at))
+        return live, rules.Started()
+
+    def hear(self, live: LiveExecution, event: rules.Event, pipe: int | None) -> None:
+        """Apply what a link said; `pipe` is the read end that came with it and belongs to the execution now."""
+        live.handed_over = pipe
+        try:
+            self.apply(live, event)
+        finally:
+            if live.handed_over is not None:
+                os.close(live.handed_over)
+                live.handed_over = None
+
+    # ---------------------------------------------------------------------------------------- instructions
+
+    def apply(self, live: LiveExecution, event: rules.Event) -> None:
+        """Hand the event to the machine and carry out what it says, in order. Raises InvalidTransition."""
+        for instruction in live.machine.handle(event):
+            if isinstance(instruction, rules.SendRun):
+                self._send_run(live)
+            elif isinstance(instruction, rules.AttachOutput):
+                self._attach(live)
+            elif isinstance(instruction, rules.TakeOutput):
+                self._take_output(live, instruction.ending)
+            elif isinstance(instruction, rules.CommitFinal):
+                assert live.ending is not None
+                self._end(live, self._outcome(live, live.ending), live.ending)
+            elif isinstance(instruction, rules.CommitLost):
+                self._end(live, Outcome(kind="lost", reason=instruction.reason, ran=instruction.ran), None)
+            elif isinstance(instruction, rules.CommitCancel):
+                self._commit(self._journal.cancel, live.id)
+            else:
+                self._send(live, instruction)
+
+    def _send(self, live: LiveExecution, instruction: rules.Instruction) -> None:
+        link = live.sandbox.link
+        if link is None:
+            return  # after the next hello the machine says it again
+        if isinstance(instruction, rules.SendAck):
+            link.send(messages.ack(live.id))
+            failpoint("after_ack")
+        elif isinstance(instruction, rules.SendKill):
+            link.send(messages.kill(live.id))
+        elif isinstance(instruction, rules.SendSkip):
+            link.send(messages.skip(live.number, live.id))
+
+    def _attach(self, live: LiveExecution) -> None:
+        if live.reader is not None:
+            live.reader.close()
+            live.reader = None
+        if live.handed_over is None:
+            return
+        if live.spool_file is None:
+            live.spool_file = self._spool.open(live.id, live.output_limit)
+        pipe, live.handed_over = live.handed_over, None
+        live.reader = OutputReader(pipe, live.spool_file, lambda: self._on_output(live))
+        if live.secrets is not None:
+            self._wipe_soon(live)
+
+    def _on_output(self, live: LiveExecution) -> None:
+        live.moved.ring()
+        if live.activity_every is not None and live.sandbox.link is not None:
+            now = self._loop.time()
+            if now - live.activity_sent >= live.activity_every:
+                live.activity_sent = now
+                live.sandbox.link.send(messages.activity(live.id))
+
+    def _take_output(self, live: LiveExecution, ending: Ending) -> None:
+        failpoint("before_output_taken")
+        live.ending = ending
+        if live.reader is not None and ending.flags & EndingFlag.OUTPUT_OPEN:
+            live.drain = self._loop.create_task(self._take_slowly(live, self._drain_grace_s))
+            return
+        if live.reader is not None:
+            live.reader.drain()
+        if self._finish_output(live):
+            self.apply(live, rules.OutputTaken())
+        else:
+            live.drain = self._loop.create_task(self._take_slowly(live, 0))
+
+    async def _take_slowly(self, live: LiveExecution, linger_s: float) -> None:
+        try:
+            if linger_s and live.reader is not None:
+                await live.reader.linger(linger_s)
+                live.reader.drain()
+            if not self._finish_output(live):
+                await self._digest(live)
+            self.apply(live, rules.OutputTaken())
+        except Exception as error:
+            # The ending cannot be finished in this process. It waits in the init, so another start can finish it.
+            self._on_fatal(error)
+            raise
+
+    def _finish_output(self, live: LiveExecution) -> bool:
+        """Close reader and file. False: its sha256 is still to be computed, off the event loop."""
+        if live.reader is not None:
+            live.reader.close()
+            live.reader = None
+        if live.spool_file is None:
+            # An ending that was listed without a pipe can still have output from before a restart.
+            live.spool_file = self._spool.open(live.id, live.output_limit)
+        kept, sha256 = live.spool_file.finish()
+        live.final = {"output": _output_facts(kept, sha256)}
+        return sha256 is not None
+
+    async def _digest(self, live: LiveExecution) -> None:
+        assert live.final is not None
+        facts = live.final["output"]
+        kept = Kept(facts["total"], facts["head"], facts["tail"], facts["truncated"])
+        facts["sha256"] = await asyncio.to_thread(digest, self._spool.path(live.id), kept)
+
+    def _outcome(self, live: LiveExecution, ending: Ending) -> Outcome:
+        if ending.kind is EndingKind.SKIPPED and live.machine.kind == "fence":
+            return Outcome(kind="not_run", reason="abandoned", ran=False)
+        removed = "sandbox_removed" if not live.sandbox.takes_work else None
+        return outcome_of(ending, cancelled_for=removed)
+
+    def _end(self, live: LiveExecution, outcome: Outcome, ending: Ending | None) -> None:
+        """Commit the final row, then tell whoever waits."""
+        failpoint("after_output_taken")
+        assert live.final is not None
+        ended_at = time.time() if ending is None or not ending.ended_ns else ending.ended_ns / 1e9
+        final = dict(live.final)
+        final["outcome"] = outcome.model_dump(exclude_defaults=True)
+        if ending is not None:
+            if ending.started_ns:
+                live.started_at = ending.started_ns / 1e9
+            final["output"]["open"] = bool(ending.flags & EndingFlag.OUTPUT_OPEN)
+            final["cpu_s"] = ending.cpu_us / 1e6
+            final["max_rss_bytes"] = ending.max_rss_bytes
+            final["oom_kills"] = ending.oom_kills
+            final["waited_s"] = ending.waited_ms / 1e3
+        final["started_at"] = live.started_at
+        self._commit(self._journal.end, live.id, final, ended_at)
+        live.final, live.ended_at = final, ended_at
+        live.secrets = None
+        sandbox = live.sandbox
+        self.live.pop(live.id, None)
+        sandbox.executions.pop(live.id, None)
+        if not sandbox.executions:
+            sandbox.idle.set()
+        live.ended.ring()
+        live.moved.ring()
+        elapsed = ended_at - live.accepted_at
+        self._metrics.ended(outcome.kind, elapsed, final["output"]["total"])
+        log.info(
+            "execution ended",
+            extra={
+                "execution_id": live.id, "sandbox_id": sandbox.id, "outcome": outcome.kind, "code": outcome.code,
+                "reason": outcome.reason, "elapsed_s": round(elapsed, 4), "output_bytes": final["output"]["total"],
+            },
+        )  # fmt: skip
+
+    def _commit(self, write: Callable[..., None], *args: Any) -> None:
+        try:
+            write(*args)
+        except Exception as error:
+            self._on_fatal(error)
+            raise
+
+    # --------------------------------------------------------------------------------------------- the rest
+
+    async def lose(self, live: LiveExecution, reason: str) -> None:
+        """Its sandbox is gone for good and said nothing of it: keep the output so far, commit `lost`."""
+        if live.drain is not None:
+            await live.drain
+        if live.machine.state is rules.State.ENDED:
+            return
+        if live.reader is not None:
+            await live.reader.linger(self._drain_grace_s)
+            live.reader.drain()
+        if not self._finish_output(live):
+            await self._digest(live)
+        self.apply(live, rules.SandboxOver(reason))
+
+    def send_signal(self, live: LiveExecution, link: Link, signum: int) -> None:
+        link.send(messages.signal(live.id, signum))
+
+    def _wipe_soon(self, live: LiveExecution) -> None:
+        """It has started, so its environment and stdin are of no more use here."""
+        live.secrets = None
+        if not self._to_wipe:
+            self._loop.call_later(_WIPE_S, self._wipe)
+        self._to_wipe.append(live.id)
+
+    def _wipe(self) -> None:
+        ids, self._to_wipe = self._to_wipe, []
+        self._commit(self._journal.wipe_secrets, ids)
+        self.wiped = True
+
+
+def _output_facts(kept: Kept, sha256: str | None) -> dict[str, Any]:
+    return {"total": kept.total, "head": kept.head, "tail": kept.tail, "truncated": kept.truncated, "sha256": sha256}
+
+
+def _ms(seconds: float | None) -> int:
+    return 0 if seconds is None else math.ceil(seconds * 1000)

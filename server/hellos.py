@@ -1,0 +1,142 @@
+"""What a sandbox does with its link: takes hellos, reconciles them with the journal, hands messages to executions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Protocol
+
+from server import messages
+from server.executions import Executions
+from server.failpoints import failpoint
+from server.journal import Journal
+from server.link import Link
+from server.live import LiveSandbox
+from server.machines import execution as execution_rules
+from server.machines import sandbox as rules
+from server.messages import BadMessage, FromInit, Hello
+
+log = logging.getLogger("server.hellos")
+
+
+class LifeCycle(Protocol):
+    """What the link of a sandbox makes necessary for the sandbox itself."""
+
+    def look_at(self, sandbox: LiveSandbox) -> None:
+        """Its link is down or odd: ask the engine whether it lives."""
+
+    def give_up(self, sandbox: LiveSandbox, reason: str) -> None:
+        """It cannot be trusted to be the one in the journal."""
+
+
+class SandboxLink:
+    """The owner of one sandbox's links (see :class:`server.link.Owner`)."""
+
+    def __init__(
+        self, sandbox: LiveSandbox, executions: Executions, journal: Journal, life_cycle: LifeCycle, orphan_after_s: float
+    ) -> None:
+        self._sandbox = sandbox
+        self._executions = executions
+        self._journal = journal
+        self._life_cycle = life_cycle
+        self._orphan_ms = int(orphan_after_s * 1000)
+
+    def expected_pid(self) -> int | None:
+        return self._sandbox.container_pid
+
+    def known_secret(self) -> bytes | None:
+        return self._sandbox.secret
+
+    def on_hello(self, link: Link, hello: Hello, pipes: dict[str, int]) -> None:
+        try:
+            if self._sandbox.state is rules.State.CREATING:
+                self._first(link, hello)
+            elif self._sandbox.epoch is None:
+                raise BadMessage("its sandbox is being removed before it ever ran")
+            else:
+                self._again(link, hello, pipes)
+        finally:
+            for pipe in pipes.values():
+                os.close(pipe)
+
+    def _first(self, link: Link, hello: Hello) -> None:
+        """INCARN: the incarnation is committed before the first run is sent."""
+        sandbox = self._sandbox
+        if hello.highest or hello.entries or sandbox.container_pid is None:
+            raise BadMessage("the first hello of a new sandbox knows of commands")
+        sandbox.epoch, sandbox.secret = hello.incarnation.hex(), hello.secret
+        self._journal.sandbox_running(sandbox.id, sandbox.container_pid, sandbox.epoch, sandbox.secret)
+        sandbox.state = rules.after(sandbox.state, rules.Happening.FIRST_HELLO)
+        self._take(link)
+
+    def _again(self, link: Link, hello: Hello, pipes: dict[str, int]) -> None:
+        """REHELLO: whatever was thought to be sent is forgotten; the init's table is what counts."""
+        sandbox = self._sandbox
+        assert sandbox.epoch is not None
+        unfinished = [rules.Known(live.id, live.number) for live in sandbox.executions.values()]
+        verdict = rules.reconcile(
+            epoch=sandbox.epoch, journal_highest=sandbox.highest, unfinished=unfinished, final=self._final(hello), hello=hello
+        )
+        if isinstance(verdict, rules.GiveUp):
+            log.error("sandbox given up", extra={"sandbox_id": sandbox.id, "reason": verdict.reason})
+            link.close(verdict.reason)
+            self._life_cycle.give_up(sandbox, verdict.reason)
+            return
+        self._take(link)
+        for execution_id, event in verdict.events:
+            live = sandbox.executions.get(execution_id)
+            if live is not None:  # a drain may have ended it just now
+                self._executions.hear(live, event, pipes.pop(execution_id, None))
+        for execution_id in verdict.acknowledge:
+            link.send(messages.ack(execution_id))
+        waiting = (live for live in sandbox.executions.values() if live.machine.state is execution_rules.State.WAITING)
+        sandbox.waiting.clear()
+        sandbox.waiting.extend(sorted(waiting, key=lambda live: live.number))
+        failpoint("after_hello_reconciled")
+        self._executions.pump(sandbox)
+
+    def _final(self, hello: Hello) -> dict[str, int]:
+        """Of what the hello lists: the executions of this sandbox whose row is final, with their numbers."""
+        final = {}
+        for entry in hello.entries:
+            if entry.id not in self._sandbox.executions:
+                row = self._journal.execution(entry.id)
+                if row is not None and row.ended_at is not None and row.sandbox_id == self._sandbox.id:
+                    final[entry.id] = row.number
+        return final
+
+    def _take(self, link: Link) -> None:
+        sandbox = self._sandbox
+        old, sandbox.link = sandbox.link, link
+        if old is not None:
+            old.close("its init has a new link")
+        link.welcome(self._orphan_ms)
+        sandbox.linked.set()
+        log.info("link up", extra={"sandbox_id": sandbox.id, "link_version": link.version})
+
+    def on_message(self, link: Link, message: FromInit, pipe: int | None) -> None:
+        if link is not self._sandbox.link:
+            if pipe is not None:
+                os.close(pipe)
+            return
+        self._executions.message(self._sandbox, message, pipe)
+
+    def on_ready(self, link: Link) -> None:
+        if link is self._sandbox.link:
+            self._executions.pump(self._sandbox)
+
+    def on_down(self, link: Link) -> None:
+        sandbox = self._sandbox
+        if link is not sandbox.link:
+            return
+        sandbox.link = None
+        sandbox.linked.clear()
+        sandbox.unlinked_at = asyncio.get_running_loop().time()
+        if sandbox.state in rules.LIVE:
+            log.warning("link down", extra={"sandbox_id": sandbox.id})
+            self._life_cycle.look_at(sandbox)
+
+    def on_stranger(self, pid: int) -> None:
+        log.warning("a stranger on the link", extra={"sandbox_id": self._sandbox.id, "pid": pid})
+        self._life_cycle.look_at(self._sandbox)

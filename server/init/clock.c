@@ -1,0 +1,204 @@
+/* Clocks: a command's timeouts, the grace before its killing, the wait for an absent server, the init's own day. */
+#include "link.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define DAY_MS (24ll * 3600 * 1000)
+#define LONGEST_MS (1ll << 50) /* keeps sums within 64 bits */
+#define LOOK_MS 50             /* how often pipes are looked at while the server is away */
+#define SIGNAL_RETRY_MS 1      /* until the runner has forked its command */
+
+static int64_t orphan_ms = DAY_MS;
+static int64_t away_since; /* when the last accepted link was lost, or the init began */
+static int64_t look_at;
+static bool shutting_down;
+
+static int64_t clamp(uint64_t ms)
+{
+    return ms > LONGEST_MS ? LONGEST_MS : (int64_t)ms;
+}
+
+int64_t clock_away_ms(void)
+{
+    return link_welcomed() ? 0 : now_ms() - away_since;
+}
+
+void clock_start(struct execution *e, const struct request *request)
+{
+    int64_t now = now_ms();
+    e->grace_ms = request->grace_ms;
+    e->idle_ms = clamp(request->idle_timeout_ms);
+    e->deadline = request->timeout_ms ? now + clamp(request->timeout_ms) : NEVER;
+    e->idle_deadline = e->idle_ms ? now + e->idle_ms : NEVER;
+}
+
+static void restart_idle(struct execution *e, int64_t now)
+{
+    if (e->idle_deadline != NEVER)
+        e->idle_deadline = now + e->idle_ms;
+}
+
+void clock_activity(const struct id *id)
+{
+    struct execution *e = table_find(id);
+    if (!e || e->state != RUNNING)
+        return;
+    e->unread = 0;
+    restart_idle(e, now_ms());
+}
+
+void clock_condemn(struct execution *e, uint8_t cause)
+{
+    table_absorb(e); /* an end that came first wins */
+    if (e->state != RUNNING || e->reported || !e->runner || e->ending.cause != CAUSE_NONE)
+        return;
+    e->ending.cause = cause;
+    e->deadline = e->idle_deadline = NEVER;
+    e->hunt = (struct hunt){.phase = HUNT_GRACE, .next = now_ms() + e->grace_ms};
+    e->signals |= 1ull << (SIGTERM - 1);
+    table_send_signals(e);
+}
+
+/* ---- the pipe, as far as it tells of time ---- */
+
+static bool pipe_full(int read_end)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", read_end);
+    struct pollfd end = {.fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC), .events = POLLOUT};
+    if (end.fd < 0)
+        return false;
+    bool full = poll(&end, 1, 0) == 0;
+    close(end.fd);
+    return full;
+}
+
+void clock_settle_wait(struct execution *e)
+{
+    if (e->full_since)
+        e->ending.waited_ms += (uint64_t)(now_ms() - e->full_since);
+    e->full_since = 0;
+}
+
+/* New bytes in the pipe are activity that no server told of. */
+static bool output_grew(struct execution *e)
+{
+    int unread = 0;
+    if (ioctl(e->output, FIONREAD, &unread))
+        return false;
+    bool grew = unread > e->unread;
+    e->unread = unread;
+    return grew;
+}
+
+static void look_at_pipes(int64_t now)
+{
+    for (unsigned i = 0; i < table_top; i++) {
+        struct execution *e = &table[i];
+        if (e->state != RUNNING || e->output < 0)
+            continue;
+        bool full = pipe_full(e->output);
+        if (!full)
+            clock_settle_wait(e);
+        else if (!e->full_since)
+            e->full_since = now;
+        if (output_grew(e) || full)
+            restart_idle(e, now); /* who waits for us does not idle */
+    }
+}
+
+void clock_welcome(uint64_t ms)
+{
+    orphan_ms = clamp(ms);
+    for (unsigned i = 0; i < table_top; i++)
+        if (table[i].state == RUNNING)
+            clock_settle_wait(&table[i]);
+}
+
+void clock_server_lost(void)
+{
+    away_since = look_at = now_ms();
+}
+
+/* ---- what is due ---- */
+
+static void tick_execution(struct execution *e, int64_t now)
+{
+    if (e->state != RUNNING || !e->runner)
+        return;
+    if (e->signals)
+        table_send_signals(e);
+    if (now >= e->deadline)
+        clock_condemn(e, CAUSE_TOTAL);
+    else if (now >= e->idle_deadline) {
+        if (output_grew(e) || (!link_welcomed() && pipe_full(e->output)))
+            restart_idle(e, now);
+        else
+            clock_condemn(e, CAUSE_IDLE);
+    }
+    if (e->hunt.phase == HUNT_GRACE && now >= e->hunt.next)
+        e->hunt = (struct hunt){.phase = HUNT_FREEZE, .next = now};
+}
+
+static int64_t earliest(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+void clock_shutdown(void)
+{
+    if (settings.pid == 1)
+        _exit(0); /* the kernel kills what is left of a pid namespace */
+    shutting_down = true;
+    tree_hunt_orphans(true);
+}
+
+bool clock_shutting_down(void)
+{
+    return shutting_down;
+}
+
+int64_t clock_tick(void)
+{
+    int64_t now = now_ms(), next = NEVER;
+    bool round = orphan_hunt.phase != HUNT_NONE && now >= orphan_hunt.next;
+    if (!away_since)
+        away_since = look_at = now;
+    for (unsigned i = 0; i < table_top; i++) {
+        struct execution *e = &table[i];
+        if (e->state != RUNNING)
+            continue;
+        tick_execution(e, now);
+        round |= e->hunt.phase > HUNT_GRACE && now >= e->hunt.next;
+    }
+    if (round)
+        tree_round(now);
+    if (orphan_hunt.phase == HUNT_NONE) {
+        if (shutting_down)
+            _exit(0);
+    } else {
+        next = orphan_hunt.next;
+    }
+    for (unsigned i = 0; i < table_top; i++) {
+        const struct execution *e = &table[i];
+        if (e->state != RUNNING)
+            continue;
+        next = earliest(next, earliest(e->deadline, earliest(e->idle_deadline, e->hunt.next)));
+        if (e->signals)
+            next = earliest(next, now + SIGNAL_RETRY_MS);
+    }
+    if (link_welcomed())
+        return next;
+    if (now - away_since >= orphan_ms && !shutting_down)
+        clock_shutdown();
+    if (now >= look_at) {
+        look_at_pipes(now);
+        look_at = now + LOOK_MS;
+    }
+    return earliest(next, earliest(look_at, away_since + orphan_ms));
+}

@@ -1,0 +1,143 @@
+/* Bytes to values and back. Nothing here knows what a message does. */
+#include "link.h"
+
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the link's integers are the machine's own");
+
+static char *take(struct cursor *c, size_t size)
+{
+    if (c->bad || (size_t)(c->end - c->at) < size) {
+        c->bad = true;
+        return NULL;
+    }
+    char *p = c->at;
+    c->at += size;
+    return p;
+}
+
+uint32_t take_u32(struct cursor *c)
+{
+    uint32_t value = 0;
+    char *p = take(c, sizeof value);
+    if (p)
+        memcpy(&value, p, sizeof value);
+    return value;
+}
+
+uint64_t take_u64(struct cursor *c)
+{
+    uint64_t value = 0;
+    char *p = take(c, sizeof value);
+    if (p)
+        memcpy(&value, p, sizeof value);
+    return value;
+}
+
+char *take_string(struct cursor *c, uint32_t *length)
+{
+    *length = take_u32(c);
+    char *p = take(c, *length);
+    if (p && memchr(p, 0, *length)) {
+        c->bad = true;
+        p = NULL;
+    }
+    if (!p)
+        *length = 0;
+    return p;
+}
+
+struct id take_id(struct cursor *c)
+{
+    struct id id = {0};
+    uint32_t length;
+    const char *p = take_string(c, &length);
+    if (!p || length == 0 || length > ID_LENGTH_MAX) {
+        c->bad = true;
+        return id;
+    }
+    for (uint32_t i = 0; i < length; i++)
+        if (p[i] <= ' ' || p[i] >= 127)
+            c->bad = true;
+    id.length = (uint8_t)length;
+    memcpy(id.text, p, length);
+    return id;
+}
+
+static char *take_list(struct cursor *c, uint32_t *count)
+{
+    *count = take_u32(c);
+    char *first = c->at;
+    for (uint32_t i = 0; i < *count && !c->bad; i++) {
+        uint32_t length;
+        take_string(c, &length);
+    }
+    return first;
+}
+
+bool message_request(struct cursor *c, struct request *request)
+{
+    request->number = take_u64(c);
+    request->id = take_id(c);
+    request->flags = take_u32(c);
+    request->timeout_ms = take_u64(c);
+    request->idle_timeout_ms = take_u64(c);
+    request->grace_ms = take_u32(c);
+    request->user = take_string(c, &request->user_length);
+    request->workdir = take_string(c, &request->workdir_length);
+    request->argv = take_list(c, &request->argc);
+    request->env = take_list(c, &request->envc);
+    return !c->bad && c->at == c->end;
+}
+
+char *put_bytes(char *p, const void *bytes, size_t length)
+{
+    memcpy(p, bytes, length);
+    return p + length;
+}
+
+char *put_u8(char *p, uint8_t value)
+{
+    return put_bytes(p, &value, sizeof value);
+}
+
+char *put_u32(char *p, uint32_t value)
+{
+    return put_bytes(p, &value, sizeof value);
+}
+
+char *put_u64(char *p, uint64_t value)
+{
+    return put_bytes(p, &value, sizeof value);
+}
+
+char *put_id(char *p, const struct id *id)
+{
+    p = put_u32(p, id->length);
+    return put_bytes(p, id->text, id->length);
+}
+
+char *put_ending(char *p, const struct ending *ending)
+{
+    p = put_u8(p, ending->kind);
+    p = put_u8(p, ending->cause);
+    p = put_u8(p, ending->flags);
+    p = put_u8(p, ending->stage);
+    p = put_u32(p, (uint32_t)ending->status);
+    p = put_u64(p, ending->started_ns);
+    p = put_u64(p, ending->ended_ns);
+    p = put_u64(p, ending->cpu_us);
+    p = put_u64(p, ending->max_rss_bytes);
+    p = put_u64(p, ending->waited_ms);
+    p = put_u32(p, ending->oom_kills);
+    return put_u32(p, 0);
+}
+
+void put_header(char header[HEADER_SIZE], uint8_t type, uint8_t flags, uint32_t body_length)
+{
+    char *p = put_u8(header, type);
+    p = put_u8(p, flags);
+    p = put_u8(p, 0);
+    p = put_u8(p, 0);
+    put_u32(p, body_length);
+}

@@ -1,0 +1,310 @@
+/* The table of executions: what was taken, what became of it, until the server has it. */
+#include "link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SPARE_FDS 16 /* kept free for /proc, the link and what it passes */
+
+struct execution table[TABLE_SIZE];
+struct report *reports;
+unsigned table_top;
+uint64_t highest;
+
+static uint16_t vacant[TABLE_SIZE]; /* stack of free slots */
+static unsigned vacant_count;
+static unsigned running;
+
+bool table_setup(void)
+{
+    for (unsigned i = 0; i < TABLE_SIZE; i++)
+        vacant[i] = (uint16_t)(TABLE_SIZE - 1 - i);
+    vacant_count = TABLE_SIZE;
+    reports = mmap(NULL, sizeof *reports * TABLE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return reports != MAP_FAILED;
+}
+
+bool table_full(void)
+{
+    return vacant_count == 0;
+}
+
+struct execution *table_find(const struct id *id)
+{
+    for (unsigned i = 0; i < table_top; i++)
+        if (table[i].state != FREE && memcmp(&table[i].id, id, sizeof *id) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static struct report *report_of(const struct execution *e)
+{
+    return &reports[e - table];
+}
+
+static struct execution *take_slot(uint64_t number, const struct id *id)
+{
+    unsigned slot = vacant[--vacant_count];
+    struct execution *e = &table[slot];
+    bool queued = e->queued; /* the ring may still hold the slot for its last tenant */
+    if (slot >= table_top)
+        table_top = slot + 1;
+    *e = (struct execution){
+        .state = RUNNING, .queued = queued, .id = *id, .number = number, .output = -1, .deadline = NEVER,
+        .idle_deadline = NEVER, .hunt.next = NEVER};
+    e->ending.started_ns = wall_ns();
+    return e;
+}
+
+/* ---- endings ---- */
+
+static void end(struct execution *e)
+{
+    clock_settle_wait(e);
+    if (!e->ending.ended_ns)
+        e->ending.ended_ns = wall_ns();
+    e->state = ENDED;
+    e->hunt.phase = HUNT_NONE;
+    e->deadline = e->idle_deadline = e->hunt.next = NEVER;
+    e->signals = 0;
+    e->ended_due = true;
+    link_say(e);
+}
+
+static void end_running(struct execution *e)
+{
+    running--;
+    e->await_orphans = false;
+    if (e->ending.kind == ENDING_EXITED) {
+        if (e->alone)
+            e->ending.flags |= ENDING_ALONE;
+        e->ending.oom_kills = (uint32_t)(oom_kills() - e->oom_before);
+    }
+    end(e);
+}
+
+/* An ending without anything having run. */
+static void end_unrun(struct execution *e, uint8_t kind, uint8_t stage, int32_t error)
+{
+    e->ending.kind = kind;
+    e->ending.stage = stage;
+    e->ending.status = error;
+    end(e);
+}
+
+void table_absorb(struct execution *e)
+{
+    struct report *report = report_of(e);
+    if (e->state != RUNNING || e->reported || !atomic_load_explicit(&report->done, memory_order_acquire))
+        return;
+    e->reported = true;
+    e->signals = 0;
+    e->ending.kind = report->stage ? ENDING_FAILED_TO_START : ENDING_EXITED;
+    e->ending.stage = (uint8_t)report->stage;
+    e->ending.status = report->stage ? report->error : report->status;
+    e->ending.ended_ns = report->ended_ns;
+    e->ending.cpu_us = report->cpu_us;
+    e->ending.max_rss_bytes = report->max_rss_bytes;
+    if (report->children_left && e->ending.cause == CAUSE_NONE)
+        e->ending.flags |= ENDING_OUTPUT_OPEN;
+    /* What the init ends has ended when all of it is dead; what ends by itself may leave others behind. */
+    if (e->ending.cause == CAUSE_NONE || !e->runner)
+        end_running(e);
+}
+
+void table_collect(void)
+{
+    for (unsigned i = 0; i < table_top; i++)
+        table_absorb(&table[i]);
+}
+
+/* ---- what the server asks ---- */
+
+static bool make_pipe(struct execution *e, int *write_end)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC))
+        return false;
+    if ((uint64_t)fds[1] + SPARE_FDS >= settings.nofile_hard) {
+        close(fds[0]);
+        close(fds[1]);
+        errno = EMFILE;
+        return false;
+    }
+    fcntl(fds[0], F_SETFL, O_NONBLOCK); /* whoever reads it: a second reader must never hang */
+    e->output = fds[0];
+    *write_end = fds[1];
+    return true;
+}
+
+static void mark_company(struct execution *newcomer)
+{
+    newcomer->alone = running == 0;
+    if (running++ == 1) {
+        for (unsigned i = 0; i < table_top; i++)
+            table[i].alone = false;
+    }
+}
+
+bool table_run(struct request *request)
+{
+    if (request->number <= highest) {
+        link_stale(&request->id, request->number);
+        return true;
+    }
+    if (table_find(&request->id))
+        return false;
+    highest = request->number;
+    struct execution *e = take_slot(request->number, &request->id);
+    if (request->argc == 0) {
+        end_unrun(e, ENDING_FAILED_TO_START, STAGE_REQUEST, EINVAL);
+        return true;
+    }
+    if ((request->flags & RUN_STDIN) && request->stdin_fd < 0) {
+        end_unrun(e, ENDING_FAILED_TO_START, STAGE_STDIN, EBADF);
+        return true;
+    }
+    int write_end;
+    if (!make_pipe(e, &write_end)) {
+        end_unrun(e, ENDING_FAILED_TO_START, STAGE_PIPE, errno);
+        return true;
+    }
+    e->oom_before = oom_kills();
+    e->runner = run_start(e, report_of(e), request, write_end);
+    int error = errno;
+    close(write_end);
+    if (e->runner < 0) {
+        e->runner = 0;
+        close(e->output);
+        e->output = -1;
+        end_unrun(e, ENDING_FAILED_TO_START, STAGE_FORK, error);
+        return true;
+    }
+    mark_company(e);
+    clock_start(e, request);
+    e->started_due = true;
+    link_say(e);
+    return true;
+}
+
+bool table_skip(uint64_t number, const struct id *id)
+{
+    if (number <= highest) {
+        link_stale(id, number);
+        return true;
+    }
+    if (table_find(id))
+        return false;
+    highest = number;
+    end_unrun(take_slot(number, id), ENDING_SKIPPED, STAGE_NONE, 0);
+    return true;
+}
+
+void table_ack(const struct id *id)
+{
+    struct execution *e = table_find(id);
+    if (!e || e->state != ENDED)
+        return;
+    if (e->output >= 0)
+        close(e->output);
+    atomic_store_explicit(&report_of(e)->released, e->number, memory_order_release);
+    if (e->runner)
+        kill(e->runner, SIGUSR1); /* it looks at `released` */
+    e->state = FREE;
+    e->output = -1;
+    e->started_due = e->ended_due = false;
+    vacant[vacant_count++] = (uint16_t)(e - table);
+}
+
+void table_signal(const struct id *id, uint32_t signal)
+{
+    struct execution *e = table_find(id);
+    if (!e || e->state != RUNNING || signal < 1 || signal > 64)
+        return;
+    e->signals |= 1ull << (signal - 1);
+    table_send_signals(e);
+}
+
+/* To the command's process group; what comes before the command is there is kept until it is. */
+void table_send_signals(struct execution *e)
+{
+    table_absorb(e);
+    pid_t command = atomic_load(&report_of(e)->command);
+    if (e->state != RUNNING || !e->runner)
+        e->signals = 0;
+    if (!e->signals || !command)
+        return;
+    for (int n = 1; n <= 64; n++) {
+        if (!(e->signals >> (n - 1) & 1))
+            continue;
+        if (kill(-command, n) && errno == ESRCH)
+            kill(command, n); /* it has not made its group yet; the signal waits until its program starts */
+    }
+    e->signals = 0;
+}
+
+/* ---- children ---- */
+
+static struct execution *find_runner(pid_t pid)
+{
+    for (unsigned i = 0; i < table_top; i++)
+        if (table[i].state != FREE && table[i].runner == pid)
+            return &table[i];
+    return NULL;
+}
+
+static void runner_gone(struct execution *e, int status)
+{
+    table_absorb(e);
+    e->runner = 0;
+    if (e->state != RUNNING)
+        return;
+    if (!e->reported) {
+        e->ending.kind = ENDING_EXITED;
+        e->ending.status = WIFSIGNALED(status) ? WTERMSIG(status) : SIGKILL;
+        if (!(e->ending.flags & ENDING_KILLED_BY_US))
+            e->ending.flags |= ENDING_RUNNER_KILLED;
+    }
+    e->hunt.phase = HUNT_NONE;
+    e->hunt.next = e->deadline = e->idle_deadline = NEVER;
+    if (status == 0)
+        end_running(e);
+    else
+        e->await_orphans = true;
+}
+
+void table_reap(void)
+{
+    for (;;) {
+        siginfo_t child = {0};
+        if (waitid(P_ALL, 0, &child, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) || !child.si_pid)
+            return;
+        pid_t pid = child.si_pid;
+        bool ours = getsid(pid) == settings.session; /* nobody can join a session: an orphan has another */
+        int status;
+        if (waitpid(pid, &status, WNOHANG | WUNTRACED | __WALL) != pid)
+            continue;
+        if (WIFSTOPPED(status)) {
+            if (ours)
+                kill(pid, SIGCONT);
+            continue;
+        }
+        struct execution *e = find_runner(pid);
+        if (ours && status != 0)
+            tree_hunt_orphans(false);
+        if (e)
+            runner_gone(e, status);
+    }
+}
+
+void table_orphans_gone(void)
+{
+    for (unsigned i = 0; i < table_top; i++)
+        if (table[i].state == RUNNING && table[i].await_orphans)
+            end_running(&table[i]);
+}

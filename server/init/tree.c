@@ -1,0 +1,257 @@
+/*
+ * Killing by descent. One round reads /proc once and serves every hunt under way. A hunt freezes what it finds until a
+ * round finds nothing new (so that nothing can outrun it by forking), then kills until the runner, which ends when its
+ * last descendant has, is gone. It needs no fork and no free pid.
+ *
+ * A pid may in theory be used again between its reading and our signal; the kernel hands pids out cyclically, so the
+ * whole pid space would have to be used up within one round.
+ */
+#include "link.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PROCESSES_MAX 65536 /* looked at in one round; what is beyond comes in the next */
+#define FREEZE_ROUNDS_MAX 16 /* then kill anyway: somebody in the sandbox may be sending SIGCONT */
+#define FREEZE_PAUSE_MS 1
+#define KILL_PAUSE_MAX_MS 32
+#define VAIN_ROUNDS_MAX 50 /* nothing below the runner and yet it stays: then it goes too */
+
+#define NOBODY (-1)
+#define ORPHANS TABLE_SIZE
+
+struct process {
+    pid_t pid, parent, session;
+    int owner; /* slot of the table, ORPHANS, NOBODY */
+    char state;
+};
+
+struct hunt orphan_hunt;
+static bool runners_too;
+
+static struct process processes[PROCESSES_MAX]; /* ascending by pid */
+static int process_count;
+
+/* ---- reading /proc ---- */
+
+static bool read_stat(int proc, const char *name, struct process *process)
+{
+    char path[32], text[512];
+    snprintf(path, sizeof path, "%.16s/stat", name);
+    int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t size = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (size <= 0)
+        return false;
+    text[size] = 0;
+    const char *rest = strrchr(text, ')'); /* the name before it may hold anything */
+    int parent, group, session;
+    if (!rest || sscanf(rest + 1, " %c %d %d %d", &process->state, &parent, &group, &session) != 4)
+        return false;
+    process->pid = atoi(name);
+    process->parent = parent;
+    process->session = session;
+    process->owner = NOBODY;
+    return true;
+}
+
+static void insert(const struct process *process)
+{
+    int at = process_count++;
+    for (; at > 0 && processes[at - 1].pid > process->pid; at--)
+        processes[at] = processes[at - 1];
+    processes[at] = *process;
+}
+
+static void read_processes(void)
+{
+    struct entry { /* struct linux_dirent64 */
+        uint64_t inode;
+        int64_t offset;
+        unsigned short length;
+        unsigned char type;
+        char name[];
+    };
+    static union { char bytes[32768]; struct entry align; } buffer;
+    process_count = 0;
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (proc < 0)
+        return;
+    long size;
+    while ((size = syscall(SYS_getdents64, proc, buffer.bytes, sizeof buffer.bytes)) > 0) {
+        for (long at = 0; at < size && process_count < PROCESSES_MAX;) {
+            const struct entry *entry = (const struct entry *)(const void *)(buffer.bytes + at);
+            struct process process;
+            if (entry->name[0] >= '1' && entry->name[0] <= '9' && read_stat(proc, entry->name, &process))
+                insert(&process);
+            at += entry->length;
+        }
+    }
+    close(proc);
+}
+
+static struct process *find(pid_t pid)
+{
+    int low = 0, high = process_count;
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if (processes[middle].pid < pid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < process_count && processes[low].pid == pid ? &processes[low] : NULL;
+}
+
+/* ---- whose is it ---- */
+
+static bool hunting(const struct hunt *hunt)
+{
+    return hunt->phase == HUNT_FREEZE || hunt->phase == HUNT_KILL;
+}
+
+static void mark_owners(void)
+{
+    for (unsigned i = 0; i < table_top; i++) {
+        struct process *runner = table[i].state == RUNNING && hunting(&table[i].hunt) ? find(table[i].runner) : NULL;
+        if (runner)
+            runner->owner = (int)i;
+    }
+    if (hunting(&orphan_hunt)) {
+        for (int i = 0; i < process_count; i++) {
+            struct process *p = &processes[i];
+            if (p->parent == settings.pid && (runners_too || p->session != settings.session))
+                p->owner = ORPHANS;
+        }
+    }
+    for (bool changed = true; changed;) { /* mostly one pass: a child's pid is mostly higher than its parent's */
+        changed = false;
+        for (int i = 0; i < process_count; i++) {
+            const struct process *parent = processes[i].owner == NOBODY ? find(processes[i].parent) : NULL;
+            if (parent && parent->owner != NOBODY) {
+                processes[i].owner = parent->owner;
+                changed = true;
+            }
+        }
+    }
+}
+
+/* ---- a round ---- */
+
+static struct hunt *hunt_of(int owner)
+{
+    return owner == ORPHANS ? &orphan_hunt : &table[owner].hunt;
+}
+
+static void strike(const struct process *p)
+{
+    struct hunt *hunt = hunt_of(p->owner);
+    if (p->owner != ORPHANS && p->pid == table[p->owner].runner) {
+        kill(p->pid, SIGCONT); /* it has to reap; it may have been stopped from inside */
+        return;
+    }
+    bool dead = p->state == 'Z' || p->state == 'X';
+    if (hunt->phase == HUNT_KILL) {
+        kill(p->pid, SIGKILL); /* the dead too: a zombie's other threads may live */
+        if (p->owner != ORPHANS)
+            table[p->owner].ending.flags |= ENDING_KILLED_BY_US;
+        hunt->found += !dead || p->owner == ORPHANS;
+        return;
+    }
+    hunt->found++;
+    if (!dead && p->state != 'T' && p->state != 't') {
+        kill(p->pid, SIGSTOP);
+        hunt->fresh++;
+    }
+}
+
+static void begin_round(struct hunt *hunt)
+{
+    hunt->fresh = hunt->found = 0;
+}
+
+static void end_round(struct hunt *hunt, int64_t now)
+{
+    hunt->rounds++;
+    if (hunt->phase == HUNT_FREEZE) {
+        hunt->next = now + FREEZE_PAUSE_MS;
+        if (hunt->fresh == 0 || hunt->rounds >= FREEZE_ROUNDS_MAX) {
+            hunt->phase = HUNT_KILL;
+            hunt->rounds = 0;
+            hunt->next = now;
+        }
+        return;
+    }
+    hunt->vain = hunt->found ? 0 : hunt->vain + 1;
+    int64_t pause = 1ll << (hunt->rounds < 5 ? hunt->rounds : 5);
+    hunt->next = now + (pause < KILL_PAUSE_MAX_MS ? pause : KILL_PAUSE_MAX_MS);
+}
+
+void tree_round(int64_t now)
+{
+    read_processes();
+    mark_owners();
+    begin_round(&orphan_hunt);
+    for (unsigned i = 0; i < table_top; i++)
+        begin_round(&table[i].hunt);
+    for (int i = 0; i < process_count; i++)
+        if (processes[i].owner != NOBODY)
+            strike(&processes[i]);
+    for (unsigned i = 0; i < table_top; i++) {
+        struct execution *e = &table[i];
+        if (e->state != RUNNING || !hunting(&e->hunt))
+            continue;
+        end_round(&e->hunt, now);
+        if (e->hunt.vain > VAIN_ROUNDS_MAX && e->runner) {
+            e->ending.flags |= ENDING_KILLED_BY_US;
+            kill(e->runner, SIGKILL);
+        }
+    }
+    if (!hunting(&orphan_hunt))
+        return;
+    bool killing = orphan_hunt.phase == HUNT_KILL;
+    end_round(&orphan_hunt, now);
+    if (killing && orphan_hunt.found == 0) {
+        orphan_hunt.phase = HUNT_NONE;
+        table_orphans_gone();
+    }
+}
+
+void tree_hunt_orphans(bool all)
+{
+    runners_too |= all;
+    orphan_hunt = (struct hunt){.phase = HUNT_FREEZE, .next = now_ms()};
+}
+
+/* ---- the sandbox's count of processes killed for want of memory ---- */
+
+static int oom_file = -1;
+
+void oom_setup(void)
+{
+    oom_file = open("/sys/fs/cgroup/memory.events", O_RDONLY | O_CLOEXEC);
+    if (oom_file < 0)
+        oom_file = open("/sys/fs/cgroup/memory/memory.oom_control", O_RDONLY | O_CLOEXEC);
+}
+
+uint64_t oom_kills(void)
+{
+    char text[512];
+    ssize_t size = oom_file < 0 ? 0 : pread(oom_file, text, sizeof text - 1, 0);
+    if (size <= 0)
+        return 0;
+    text[size] = 0;
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, "oom_kill ", 9) == 0)
+            return strtoull(line + 9, NULL, 10);
+    }
+    return 0;
+}

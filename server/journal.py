@@ -1,0 +1,308 @@
+"""The journal: what was asked of the server and what became of it. SQLite, WAL, one writer (this process's event loop).
+
+``synchronous=NORMAL`` in WAL survives the death of the process, which is all it has to survive: after a power cut the
+containers are gone too and every unfinished execution is lost with the host (the boot id is kept here). Such a commit
+takes some 30 µs, less than a hop to another thread and back, so the hot path commits where it runs.
+
+Secrets (an execution's environment values and stdin) live in a column of their own, are set to NULL once the command
+has started, and are overwritten in the file (``secure_delete``). A sandbox's environment is never written here.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from server.failpoints import failpoint
+
+SCHEMA_VERSION = 1
+
+_MIGRATIONS: dict[int, str] = {
+    # version → what brings the version before it forward
+    1: """
+    CREATE TABLE sandboxes(
+        id TEXT PRIMARY KEY, run_id TEXT NOT NULL, image TEXT NOT NULL, spec TEXT NOT NULL, spec_hash BLOB NOT NULL,
+        state TEXT NOT NULL, reason TEXT, container_id TEXT, container_pid INTEGER, epoch TEXT, secret BLOB,
+        created_at REAL NOT NULL, ended_at REAL
+    ) WITHOUT ROWID;
+    CREATE INDEX sandboxes_live ON sandboxes(state) WHERE state IN ('creating', 'running', 'removing');
+    CREATE INDEX sandboxes_run ON sandboxes(run_id);
+    CREATE TABLE executions(
+        id TEXT PRIMARY KEY, sandbox_id TEXT NOT NULL, number INTEGER NOT NULL, epoch TEXT NOT NULL, run_id TEXT NOT NULL,
+        kind TEXT NOT NULL, spec TEXT, spec_hash BLOB, secrets TEXT, cancelling INTEGER NOT NULL DEFAULT 0,
+        accepted_at REAL NOT NULL, ended_at REAL, final TEXT, expired INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE UNIQUE INDEX executions_number ON executions(sandbox_id, number);
+    CREATE INDEX executions_unfinished ON executions(sandbox_id) WHERE ended_at IS NULL;
+    CREATE INDEX executions_run ON executions(run_id, accepted_at);
+    """,
+}
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the message says why and what to do."""
+
+
+class CommitFailed(Exception):
+    """A commit failed: whether it took effect is unknown. The server has to start again from what the file says."""
+
+
+@dataclass(frozen=True)
+class SandboxRow:
+    id: str
+    run_id: str
+    image: str
+    spec: dict[str, Any]  # without environment values
+    spec_hash: bytes
+    state: str
+    reason: str | None
+    container_id: str | None
+    container_pid: int | None
+    epoch: str | None
+    secret: bytes | None
+    created_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
+class ExecutionRow:
+    id: str
+    sandbox_id: str
+    number: int
+    epoch: str
+    run_id: str
+    kind: Literal["run", "fence"]
+    spec: dict[str, Any] | None  # without environment values and stdin
+    spec_hash: bytes | None
+    secrets: dict[str, Any] | None  # None once the command has started
+    cancelling: bool
+    accepted_at: float
+    ended_at: float | None
+    final: dict[str, Any] | None
+    expired: bool
+
+
+_SANDBOX_COLUMNS = (
+    "id, run_id, image, spec, spec_hash, state, reason, container_id, container_pid, epoch, secret, created_at, ended_at"
+)
+_EXECUTION_COLUMNS = (
+    "id, sandbox_id, number, epoch, run_id, kind, spec, spec_hash, secrets, cancelling, accepted_at, ended_at, final, expired"
+)
+
+
+def _loads(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _sandbox(row: tuple[Any, ...]) -> SandboxRow:
+    return SandboxRow(row[0], row[1], row[2], json.loads(row[3]), *row[4:])
+
+
+def _execution(row: tuple[Any, ...]) -> ExecutionRow:
+    (id_, sid, number, epoch, run_id, kind, spec, spec_hash, secrets, cancelling, accepted, ended, final, expired) = row
+    return ExecutionRow(
+        id_, sid, number, epoch, run_id, kind, _loads(spec), spec_hash, _loads(secrets), bool(cancelling), accepted,
+        ended, _loads(final), bool(expired),
+    )  # fmt: skip
+
+
+class Journal:
+    """Every method that writes has committed when it returns. Use from one thread.
+
+    Args:
+        path: the database file; made when missing.
+        on_commit: called with the seconds that each commit took.
+    Raises:
+        JournalError: the file is no journal of ours, damaged, or of a newer version.
+    """
+
+    def __init__(self, path: Path, on_commit: Callable[[float], None] | None = None) -> None:
+        self.path = path
+        self._on_commit = on_commit
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA secure_delete=ON")
+            self._db.execute("PRAGMA busy_timeout=5000")  # milliseconds; only a person's sqlite3 shell competes
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            raise JournalError(f"{path} cannot be opened as a journal: {error}") from error
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise JournalError(
+                f"{self.path} was written by a newer remote-env (schema {version}, this one knows {SCHEMA_VERSION}); "
+                "upgrade the server or give it another --data-dir"
+            )
+        for step in range(version + 1, SCHEMA_VERSION + 1):
+            self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[step]} PRAGMA user_version={step}; COMMIT;")
+        self._db.execute("CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _commit(self) -> Iterator[sqlite3.Connection]:
+        """One statement, one transaction. An error of SQLite's here leaves its fate open."""
+        began = time.perf_counter()
+        try:
+            yield self._db
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise CommitFailed(str(error)) from error
+        if self._on_commit is not None:
+            self._on_commit(time.perf_counter() - began)
+
+    # ------------------------------------------------------------------------------------------------- meta
+
+    def meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        with self._commit() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # -------------------------------------------------------------------------------------------- sandboxes
+
+    def add_sandbox(self, row: SandboxRow) -> None:
+        with self._commit() as db:
+            db.execute(
+                f"INSERT INTO sandboxes({_SANDBOX_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    row.id, row.run_id, row.image, json.dumps(row.spec), row.spec_hash, row.state, row.reason,
+                    row.container_id, row.container_pid, row.epoch, row.secret, row.created_at, row.ended_at,
+                ),
+            )  # fmt: skip
+        failpoint("after_sandbox_commit")
+
+    def sandbox_container(self, sid: str, container_id: str, spec: dict[str, Any]) -> None:
+        """The container exists (it may not run yet). `spec` now holds what the image gave: user, workdir."""
+        with self._commit() as db:
+            db.execute("UPDATE sandboxes SET container_id = ?, spec = ? WHERE id = ?", (container_id, json.dumps(spec), sid))
+
+    def sandbox_running(self, sid: str, pid: int, epoch: str, secret: bytes) -> None:
+        """INCARN: the incarnation is committed before the first run is sent."""
+        with self._commit() as db:
+            db.execute(
+                "UPDATE sandboxes SET state = 'running', container_pid = ?, epoch = ?, secret = ? WHERE id = ?",
+                (pid, epoch, secret, sid),
+            )
+        failpoint("after_incarnation_commit")
+
+    def sandbox_removing(self, sid: str, reason: str) -> None:
+        with self._commit() as db:
+            db.execute("UPDATE sandboxes SET state = 'removing', reason = ? WHERE id = ?", (reason, sid))
+        failpoint("after_removing_commit")
+
+    def sandbox_over(self, sid: str, state: str, reason: str | None, at: float) -> None:
+        """It is removed, dead or failed: a tombstone from here on."""
+        with self._commit() as db:
+            db.execute("UPDATE sandboxes SET state = ?, reason = ?, ended_at = ? WHERE id = ?", (state, reason, at, sid))
+        failpoint("after_removed_commit")
+
+    def sandbox(self, sid: str) -> SandboxRow | None:
+        row = self._db.execute(f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes WHERE id = ?", (sid,)).fetchone()
+        return None if row is None else _sandbox(row)
+
+    def live_sandboxes(self) -> list[SandboxRow]:
+        query = f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes WHERE state IN ('creating', 'running', 'removing')"
+        return [_sandbox(row) for row in self._db.execute(query)]
+
+    def sandboxes(self, run_id: str | None, state: str | None, limit: int = 1000) -> list[SandboxRow]:
+        query = (
+            f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes WHERE (?1 IS NULL OR run_id = ?1) AND (?2 IS NULL OR state = ?2) "
+            "ORDER BY created_at DESC LIMIT ?3"
+        )
+        return [_sandbox(row) for row in self._db.execute(query, (run_id, state, limit))]
+
+    # ------------------------------------------------------------------------------------------- executions
+
+    def accept(self, row: ExecutionRow) -> None:
+        """SEQSBX: the row carries the next number of its sandbox; taken twice, the index refuses."""
+        failpoint("before_accept_commit")
+        with self._commit() as db:
+            db.execute(
+                "INSERT INTO executions(id, sandbox_id, number, epoch, run_id, kind, spec, spec_hash, secrets, accepted_at) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?)",
+                (
+                    row.id, row.sandbox_id, row.number, row.epoch, row.run_id, row.kind,
+                    None if row.spec is None else json.dumps(row.spec), row.spec_hash,
+                    None if row.secrets is None else json.dumps(row.secrets), row.accepted_at,
+                ),
+            )  # fmt: skip
+        failpoint("after_accept_commit")
+
+    def cancel(self, eid: str) -> None:
+        """CANCELJ: the flag is committed before anybody is told `cancelling`."""
+        failpoint("before_cancel_commit")
+        with self._commit() as db:
+            db.execute("UPDATE executions SET cancelling = 1 WHERE id = ?", (eid,))
+        failpoint("after_cancel_commit")
+
+    def end(self, eid: str, final: dict[str, Any], at: float) -> None:
+        """The final result. Committed before the init is told that it may forget (ACKAFTER)."""
+        with self._commit() as db:
+            db.execute(
+                "UPDATE executions SET final = ?, ended_at = ?, secrets = NULL WHERE id = ? AND ended_at IS NULL",
+                (json.dumps(final), at, eid),
+            )
+        failpoint("after_final_commit")
+
+    def wipe_secrets(self, ids: list[str]) -> None:
+        with self._commit() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("UPDATE executions SET secrets = NULL WHERE id = ?", [(eid,) for eid in ids])
+            db.execute("COMMIT")
+
+    def execution(self, eid: str) -> ExecutionRow | None:
+        row = self._db.execute(f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id = ?", (eid,)).fetchone()
+        return None if row is None else _execution(row)
+
+    def unfinished(self, sid: str) -> list[ExecutionRow]:
+        query = f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE sandbox_id = ? AND ended_at IS NULL ORDER BY number"
+        return [_execution(row) for row in self._db.execute(query, (sid,))]
+
+    def highest_number(self, sid: str) -> int:
+        (number,) = self._db.execute("SELECT max(number) FROM executions WHERE sandbox_id = ?", (sid,)).fetchone()
+        return int(number or 0)
+
+    def executions(self, *, run_id: str | None, sandbox_id: str | None, running: bool | None, limit: int) -> list[ExecutionRow]:
+        """Newest first; `running` None: all, True: not ended, False: ended."""
+        query = (
+            f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE (?1 IS NULL OR run_id = ?1) AND (?2 IS NULL OR sandbox_id = ?2) "
+            "AND (?3 IS NULL OR (ended_at IS NULL) = ?3) AND expired = 0 ORDER BY accepted_at DESC LIMIT ?4"
+        )
+        flag = None if running is None else int(running)
+        return [_execution(row) for row in self._db.execute(query, (run_id, sandbox_id, flag, limit))]
+
+    # ------------------------------------------------------------------------------------------- retention
+
+    def expirable(self, ended_before: float, limit: int = 200) -> list[str]:
+        """Ids of ended executions whose sandbox was over before that time: beyond retention."""
+        query = (
+            "SELECT e.id FROM sandboxes s JOIN executions e ON e.sandbox_id = s.id "
+            "WHERE s.ended_at < ? AND e.ended_at IS NOT NULL AND e.expired = 0 LIMIT ?"
+        )
+        return [str(row[0]) for row in self._db.execute(query, (ended_before, limit))]
+
+    def expire(self, ids: list[str]) -> None:
+        """Leave of each row what answers 410, not 404, for ever (KEEP)."""
+        with self._commit() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("UPDATE executions SET expired = 1, spec = NULL, final = NULL, secrets = NULL WHERE id = ?", [(i,) for i in ids])
+            db.execute("COMMIT")
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file and empty it, so that what was wiped is wiped on disk too. On this
+        connection alone: SQLite before 2026 could lose commits when another connection checkpoints at the same time."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,0 +1,80 @@
+"""What is alive in this server's memory: sandboxes that are not over, executions that have not ended. Everything here
+can be rebuilt from the journal and the next hello."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.link import Link, Listener
+from server.machines import execution as execution_rules
+from server.machines import sandbox as sandbox_rules
+from server.messages import Ending
+from server.output import OutputReader
+from server.spool import SpoolFile
+from server.waits import Bell
+
+
+@dataclass(slots=True, eq=False)
+class LiveExecution:
+    """An execution without a final row."""
+
+    id: str
+    number: int
+    sandbox: LiveSandbox
+    machine: execution_rules.ExecutionMachine
+    spec: dict[str, Any] | None  # None for a fence
+    spec_hash: bytes | None
+    secrets: dict[str, Any] | None
+    accepted_at: float  # seconds since 1970
+    deadline: float  # on the loop's clock: when its own timeout must have ended it
+    output_limit: int
+    ended: Bell
+    moved: Bell  # output came
+    spool_file: SpoolFile | None = None
+    reader: OutputReader | None = None
+    handed_over: int | None = None  # a read end that came with the message now being handled
+    ending: Ending | None = None
+    started_at: float | None = None
+    activity_every: float | None = None  # seconds; set where an idle clock runs
+    activity_sent: float = 0.0
+    drain: asyncio.Task[None] | None = None
+    final: dict[str, Any] | None = None
+    ended_at: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class LiveSandbox:
+    """A sandbox that is being made, runs or is being removed."""
+
+    id: str
+    run_id: str
+    image: str
+    spec: dict[str, Any]
+    spec_hash: bytes
+    state: sandbox_rules.State
+    created_at: float
+    memory_bytes: int
+    changed: Bell
+    reason: str | None = None
+    container_id: str | None = None
+    container_pid: int | None = None
+    epoch: str | None = None
+    secret: bytes | None = None
+    progress: str | None = None
+    env: dict[str, str] = field(default_factory=dict)  # never journaled; the container has it
+    highest: int = 0  # the last number given
+    executions: dict[str, LiveExecution] = field(default_factory=dict)
+    waiting: deque[LiveExecution] = field(default_factory=deque)  # in order of their numbers (ORDER)
+    listener: Listener | None = None
+    link: Link | None = None
+    unlinked_at: float = 0.0  # loop's clock; since when there has been no link
+    linked: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when its last unfinished execution ends
+    work: asyncio.Task[None] | None = None  # its creation or its end, whichever is under way
+
+    @property
+    def takes_work(self) -> bool:
+        return self.state is sandbox_rules.State.RUNNING

@@ -1,0 +1,265 @@
+"""The life of one execution, as the server that is alive now knows it.
+
+Rule 1: everything that decides what is sent, drained, committed or acknowledged for an execution is in this table.
+Rule 2: a pair that is not listed raises, and changes nothing.
+Rule 3: the journal comes first: an instruction that tells anybody something stands behind the commit it relies on.
+
+    WAITING    in the journal; its message (run, or skip) has not been sent on this link
+    SENT       its message has been sent on this link; the init has said nothing yet
+    RUNNING    the init said `started`, or lists it as running; there is a read end of its output
+    DRAINING   its ending has arrived; the rest of its output is being taken
+    ENDED      its final row is committed; the init holds the ending until the ack
+
+After a server's death each unfinished row begins again as WAITING, and the next hello says where it really is (REHELLO).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+
+class State(Enum):
+    WAITING = "waiting"
+    SENT = "sent"
+    RUNNING = "running"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+# ------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The link is ready and every lower number has been sent on it (ORDER)."""
+
+
+@dataclass(frozen=True)
+class NotSent:
+    """The link took no message just now: the place is kept (ORDER)."""
+
+
+@dataclass(frozen=True)
+class Started:
+    pass
+
+
+@dataclass(frozen=True)
+class EndingArrived:
+    ending: Any  # server.messages.Ending; this table only hands it on
+
+
+@dataclass(frozen=True)
+class OutputTaken:
+    """What the pipe held at the ending is in the spool (DRAINFIRST)."""
+
+
+@dataclass(frozen=True)
+class CancelRequested:
+    pass
+
+
+@dataclass(frozen=True)
+class ListedRunning:
+    """The hello's table has it as running."""
+
+
+@dataclass(frozen=True)
+class ListedEnded:
+    """The hello's table has its unacknowledged ending."""
+
+    ending: Any
+
+
+@dataclass(frozen=True)
+class NotListed:
+    """The hello's table does not have it, and its number is above the init's highest: it never arrived."""
+
+
+@dataclass(frozen=True)
+class SandboxOver:
+    """The sandbox is gone for good, its last words are read, and there was no ending among them."""
+
+    reason: str
+
+
+Event = (
+    Turn | NotSent | Started | EndingArrived | OutputTaken | CancelRequested | ListedRunning | ListedEnded | NotListed | SandboxOver
+)
+
+# -------------------------------------------------------------------------------------------- instructions
+
+
+@dataclass(frozen=True)
+class SendRun:
+    pass
+
+
+@dataclass(frozen=True)
+class SendSkip:
+    """Fence the number: the id was abandoned, or cancelled before it was ever sent."""
+
+
+@dataclass(frozen=True)
+class SendKill:
+    pass
+
+
+@dataclass(frozen=True)
+class AttachOutput:
+    """Read its output from the read end that came with this message, in place of any older one (ONEREADER)."""
+
+
+@dataclass(frozen=True)
+class TakeOutput:
+    """Take what the pipe holds once (DRAINN), then report OutputTaken."""
+
+    ending: Any
+
+
+@dataclass(frozen=True)
+class CommitCancel:
+    pass
+
+
+@dataclass(frozen=True)
+class CommitFinal:
+    """Commit what the init's ending says."""
+
+
+@dataclass(frozen=True)
+class CommitLost:
+    reason: str
+    ran: bool | Literal["unknown"]
+
+
+@dataclass(frozen=True)
+class SendAck:
+    pass
+
+
+Instruction = SendRun | SendSkip | SendKill | AttachOutput | TakeOutput | CommitCancel | CommitFinal | CommitLost | SendAck
+
+
+class InvalidTransition(Exception):
+    """An event came that the table does not allow in this state. The message tells the execution's story."""
+
+
+class ExecutionMachine:
+    """One execution's state. `handle(event)` returns what is to be done, in order.
+
+    Args:
+        kind: "run", or "fence" for an abandoned id that only takes a number.
+        cancelling: the cancel flag as it stands in the journal.
+    """
+
+    __slots__ = ("cancelling", "kind", "state", "story")
+
+    def __init__(self, kind: Literal["run", "fence"], cancelling: bool = False) -> None:
+        self.kind = kind
+        self.cancelling = cancelling
+        self.state = State.WAITING
+        self.story: deque[str] = deque(maxlen=20)
+
+    def handle(self, event: Event) -> tuple[Instruction, ...]:
+        """Raises InvalidTransition, and then nothing has changed."""
+        rule = TABLE.get((self.state, type(event)))
+        if rule is None:
+            story = " → ".join((*self.story, f"{type(event).__name__} in {self.state.value}"))
+            raise InvalidTransition(f"{type(event).__name__} cannot come in state {self.state.value}: {story}")
+        self.story.append(f"{type(event).__name__} in {self.state.value}")
+        self.state, instructions = rule(self, event)
+        return instructions
+
+
+_Result = tuple[State, tuple[Instruction, ...]]
+_Rule = Callable[[ExecutionMachine, Any], _Result]
+
+
+def _send(machine: ExecutionMachine, _: Turn) -> _Result:
+    if machine.kind == "fence" or machine.cancelling:
+        return State.SENT, (SendSkip(),)
+    return State.SENT, (SendRun(),)
+
+
+def _started(machine: ExecutionMachine, _: Started) -> _Result:
+    return State.RUNNING, (AttachOutput(),)
+
+
+def _listed_running(machine: ExecutionMachine, _: ListedRunning) -> _Result:
+    # A cancel may have been sent on a link that broke: it is sent again (CANCELJ).
+    return State.RUNNING, (AttachOutput(), SendKill()) if machine.cancelling else (AttachOutput(),)
+
+
+def _ending(_: ExecutionMachine, event: EndingArrived | ListedEnded) -> _Result:
+    if isinstance(event, ListedEnded):
+        return State.DRAINING, (AttachOutput(), TakeOutput(event.ending))
+    return State.DRAINING, (TakeOutput(event.ending),)
+
+
+def _output_taken(_: ExecutionMachine, __: OutputTaken) -> _Result:
+    return State.ENDED, (CommitFinal(), SendAck())
+
+
+def _cancel_waiting(machine: ExecutionMachine, _: CancelRequested) -> _Result:
+    return machine.state, () if machine.cancelling else _flag(machine)
+
+
+def _cancel_sent(machine: ExecutionMachine, _: CancelRequested) -> _Result:
+    if machine.cancelling or machine.kind == "fence":
+        return machine.state, ()
+    return machine.state, (*_flag(machine), SendKill())
+
+
+def _flag(machine: ExecutionMachine) -> tuple[Instruction, ...]:
+    machine.cancelling = True
+    return (CommitCancel(),)
+
+
+def _over(machine: ExecutionMachine, event: SandboxOver) -> _Result:
+    ran: bool | Literal["unknown"] = True if machine.state is State.RUNNING else "unknown"
+    return State.ENDED, (CommitLost(event.reason, ran),)
+
+
+def _stay(machine: ExecutionMachine, _: Event) -> _Result:
+    return machine.state, ()
+
+
+def _wait_again(_: ExecutionMachine, __: NotListed | NotSent) -> _Result:
+    return State.WAITING, ()
+
+
+def _ack_again(_: ExecutionMachine, __: ListedEnded) -> _Result:
+    return State.ENDED, (SendAck(),)
+
+
+TABLE: dict[tuple[State, type], _Rule] = {
+    (State.WAITING, Turn): _send,
+    (State.WAITING, CancelRequested): _cancel_waiting,
+    (State.WAITING, ListedRunning): _listed_running,
+    (State.WAITING, ListedEnded): _ending,
+    (State.WAITING, NotListed): _wait_again,
+    (State.WAITING, SandboxOver): _over,
+    (State.SENT, NotSent): _wait_again,
+    (State.SENT, Started): _started,
+    (State.SENT, EndingArrived): _ending,  # it failed to start, or was skipped
+    (State.SENT, CancelRequested): _cancel_sent,
+    (State.SENT, ListedRunning): _listed_running,
+    (State.SENT, ListedEnded): _ending,
+    (State.SENT, NotListed): _wait_again,
+    (State.SENT, SandboxOver): _over,
+    (State.RUNNING, EndingArrived): _ending,
+    (State.RUNNING, CancelRequested): _cancel_sent,
+    (State.RUNNING, ListedRunning): _listed_running,
+    (State.RUNNING, ListedEnded): _ending,
+    (State.RUNNING, SandboxOver): _over,
+    (State.DRAINING, OutputTaken): _output_taken,
+    (State.DRAINING, CancelRequested): _stay,  # `exited` may win
+    (State.DRAINING, ListedEnded): _stay,  # the same ending over a new link; the ack follows the commit
+    (State.ENDED, CancelRequested): _stay,
+    (State.ENDED, ListedEnded): _ack_again,  # the ack was lost with its link
+}

@@ -1,0 +1,428 @@
+"""Sandboxes: making them, watching over them, ending them. The rules are in machines/sandbox.py; this carries them out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from remote_env.protocol import SandboxSpec
+from server.engine import Engine, EngineError, Image, Limits
+from server.executions import Executions
+from server.failpoints import failpoint
+from server.hellos import SandboxLink
+from server.initbuild import init_path
+from server.journal import Journal, SandboxRow
+from server.link import Listener
+from server.live import LiveSandbox
+from server.machines import execution as execution_rules
+from server.machines import sandbox as rules
+from server.machines.sandbox import Happening, State
+from server.settings import Settings
+from server.spool import Spool
+from server.waits import Bell, WaitRoom
+
+log = logging.getLogger("server.sandboxes")
+
+_FIRST_HELLO_S = 30.0  # seconds for the init to connect after its container has started
+_HELLO_LOOK_S = 1.0  # seconds between looks whether that container still runs
+_LAST_WORDS_S = 5.0  # seconds for a link to end after its container was removed
+_REHELLO_S = 2.0  # seconds for an init to come back before a removal that a restart interrupted goes on
+_RETRY_S = (0.05, 10.0)  # seconds between looks at a container without a link, first and most
+_ENGINE_BREAK_S = 1.0  # seconds in which an engine that stops its containers goes away itself
+
+
+class CreationFailed(Exception):
+    """The sandbox cannot be made; the message begins with a problem code."""
+
+
+class Sandboxes:
+    """All sandboxes that are not over, by id; the others are in the journal.
+
+    Args:
+        directory: DATA_DIR/sandboxes; each sandbox's link directory lies in it.
+        engine_broke: answers whether the engine itself went away about now.
+    """
+
+    def __init__(
+        self, *, settings: Settings, journal: Journal, engine: Engine, executions: Executions, spool: Spool, room: WaitRoom,
+        directory: Path, engine_broke: Callable[[float], Awaitable[bool]], on_fatal: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self.live: dict[str, LiveSandbox] = {}
+        self._settings = settings
+        self._journal = journal
+        self._engine = engine
+        self._executions = executions
+        self._spool = spool
+        self._room = room
+        self._directory = directory
+        self._engine_broke = engine_broke
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: set[str] = set()
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self.stopping = False
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    # --------------------------------------------------------------------------------------------- creating
+
+    def limits(self, spec: SandboxSpec) -> Limits:
+        return Limits(
+            spec.memory_bytes or self._settings.default_memory_bytes, spec.pids or self._settings.default_pids,
+            spec.cpus or self._settings.default_cpus,
+        )  # fmt: skip
+
+    def create(self, spec: SandboxSpec, spec_hash: bytes) -> LiveSandbox:
+        """Commit a new sandbox and begin to make it. Its id is unknown here."""
+        public = spec.model_dump(mode="json", exclude={"env"}, exclude_defaults=True)
+        public |= {"lease_s": spec.lease_s, "on_lease_end": spec.on_lease_end}
+        now = time.time()
+        self._write(
+            self._journal.add_sandbox,
+            SandboxRow(spec.id, spec.run_id, spec.image, public, spec_hash, "creating", None, None, None, None, None, now, None),
+        )
+        sandbox = LiveSandbox(
+            id=spec.id, run_id=spec.run_id, image=spec.image, spec=public, spec_hash=spec_hash, state=State.CREATING,
+            created_at=now, memory_bytes=self.limits(spec).memory_bytes, changed=Bell(self._room), env=dict(spec.env),
+        )  # fmt: skip
+        sandbox.idle.set()
+        self.live[spec.id] = sandbox
+        sandbox.work = self._spawn(self._create(sandbox, spec))
+        return sandbox
+
+    async def _create(self, sandbox: LiveSandbox, spec: SandboxSpec) -> None:
+        try:
+            image = await self._image(sandbox, spec)
+            await self._make(sandbox, spec, image)
+            log.info("sandbox running", extra={"sandbox_id": sandbox.id, "image": spec.image, "elapsed_s": _since(sandbox)})
+        except (EngineError, OSError, CreationFailed, asyncio.CancelledError) as error:
+            if self.stopping:
+                return  # the next server ends it
+            sandbox.reason = _creation_reason(error)
+            log.warning("sandbox failed", extra={"sandbox_id": sandbox.id, "reason": sandbox.reason})
+            if sandbox.state is State.CREATING:
+                await self._until_done(lambda: self._remove_container(sandbox))
+                self._over(sandbox, rules.after(sandbox.state, Happening.CREATION_FAILED))
+        finally:
+            sandbox.progress = None
+            sandbox.changed.ring()
+
+    async def _image(self, sandbox: LiveSandbox, spec: SandboxSpec) -> Image:
+        if spec.pull != "always":
+            try:
+                return await self._engine.image(spec.image)
+            except EngineError as error:
+                if spec.pull == "never" or error.code != "image_not_found":
+                    raise
+        log.info("pulling image", extra={"sandbox_id": sandbox.id, "image": spec.image})
+        await self._pull(sandbox, spec)
+        return await self._engine.image(spec.image)
+
+    async def _pull(self, sandbox: LiveSandbox, spec: SandboxSpec) -> None:
+        """Pull once for however many wait for the same image."""
+        key = f"{spec.image} {spec.platform}"
+        task = self._pulls.get(key)
+
+        def progress(words: str) -> None:
+            for waiting in self.live.values():
+                if waiting.state is State.CREATING and waiting.image == spec.image:
+                    waiting.progress = f"pulling {spec.image}: {words}"
+
+        if task is None:
+            pull = self._engine.pull(spec.image, spec.platform, self._settings.pull_timeout_s, progress)
+            task = self._pulls[key] = self._loop.create_task(pull)
+            task.add_done_callback(lambda _: self._pulls.pop(key, None))
+        sandbox.progress = f"pulling {spec.image}"
+        await asyncio.shield(task)
+
+    async def _make(self, sandbox: LiveSandbox, spec: SandboxSpec, image: Image) -> None:
+        sandbox.progress = "starting the container"
+        workdir = spec.workdir or image.workdir
+        sandbox.spec |= {"workdir": workdir, "user": image.user if spec.user is None else spec.user}
+        directory = self.link_directory(sandbox.id)
+        await self._install_init(directory)
+        self.listen(sandbox)
+        host_directory = await self._engine.host_path(directory)
+        self._still_wanted(sandbox)
+        container_id = await self._engine.create(spec, image, host_directory, self.limits(spec), workdir)
+        sandbox.container_id = container_id
+        self._write(self._journal.sandbox_container, sandbox.id, container_id, sandbox.spec)
+        self._still_wanted(sandbox)
+        failpoint("before_container_start")
+        container = await self._engine.start(container_id)
+        failpoint("after_container_start")
+        sandbox.container_pid = container.pid
+        assert sandbox.listener is not None
+        sandbox.listener.accept()
+        await self._first_hello(sandbox, container_id)
+
+    async def _first_hello(self, sandbox: LiveSandbox, container_id: str) -> None:
+        deadline = self._loop.time() + _FIRST_HELLO_S
+        while self._loop.time() < deadline:
+            try:
+                await asyncio.wait_for(sandbox.linked.wait(), _HELLO_LOOK_S)
+                return
+            except asyncio.TimeoutError:
+                self._still_wanted(sandbox)
+            found = await self._engine.inspect(container_id)
+            if found is None or not found.running:
+                code = "gone" if found is None else f"exit code {found.exit_code}"
+                raise CreationFailed(f"internal: the sandbox's init ended at once ({code}); is the image of this host's platform?")
+        raise CreationFailed(
+            "engine_unavailable: the sandbox's init cannot reach this server: the engine runs on another machine, or its "
+            "runtime carries no unix sockets across mounts (gVisor, Kata). Run the server beside the engine, with runc"
+        )
+
+    def _still_wanted(self, sandbox: LiveSandbox) -> None:
+        if sandbox.state is not State.CREATING:
+            raise CreationFailed("removed: it was removed while it was being made")
+
+    def link_directory(self, sandbox_id: str) -> Path:
+        return self._directory / sandbox_id
+
+    async def _install_init(self, directory: Path) -> None:
+        """The one thing that is mounted into a sandbox: the init, beside the socket."""
+        info = await self._engine.info()
+        source = await asyncio.to_thread(init_path, str(info["Architecture"]))
+        directory.mkdir(mode=0o755, exist_ok=True)
+        await asyncio.to_thread(shutil.copyfile, source, directory / "init")
+        os.chmod(directory / "init", 0o755)
+
+    def listen(self, sandbox: LiveSandbox) -> None:
+        owner = SandboxLink(sandbox, self._executions, self._journal, self, self._settings.orphan_after_s)
+        sandbox.listener = Listener(self.link_directory(sandbox.id), owner)
+
+    # ------------------------------------------------------------------------------------------ after a start
+
+    def restore(self, row: SandboxRow, host_restarted: bool) -> None:
+        """Take up a sandbox of an earlier server."""
+        sandbox = LiveSandbox(
+            id=row.id, run_id=row.run_id, image=row.image, spec=row.spec, spec_hash=row.spec_hash, state=State(row.state),
+            created_at=row.created_at, memory_bytes=row.spec.get("memory_bytes") or self._settings.default_memory_bytes,
+            changed=Bell(self._room), reason=row.reason, container_id=row.container_id, container_pid=row.container_pid,
+            epoch=row.epoch, secret=row.secret, highest=self._journal.highest_number(row.id), unlinked_at=self._loop.time(),
+        )  # fmt: skip
+        sandbox.idle.set()
+        self.live[row.id] = sandbox
+        for execution in self._journal.unfinished(row.id):
+            self._executions.restore(sandbox, execution)
+        if sandbox.state is State.CREATING:
+            sandbox.reason = "interrupted: the server was restarted while it was being made"
+            sandbox.work = self._spawn(self._fail(sandbox))
+            return
+        if host_restarted and sandbox.state is State.RUNNING:
+            sandbox.work = self._spawn(self._die(sandbox, "host_restarted"))
+            return
+        directory = self.link_directory(row.id)
+        if sandbox.epoch is not None and directory.is_dir() and not host_restarted:
+            self.listen(sandbox)
+            assert sandbox.listener is not None
+            sandbox.listener.accept()
+        if sandbox.state is State.REMOVING:
+            sandbox.work = self._spawn(self._remove(sandbox, purge=False, rehello_s=_REHELLO_S))
+        else:
+            self.look_at(sandbox)
+
+    async def _fail(self, sandbox: LiveSandbox) -> None:
+        await self._until_done(lambda: self._remove_container(sandbox))
+        self._over(sandbox, rules.after(sandbox.state, Happening.CREATION_FAILED))
+
+    # ------------------------------------------------------------------------------------------ life and death
+
+    def look_at(self, sandbox: LiveSandbox) -> None:
+        """Ask the engine about a sandbox whose link is down, until the link is up, it is dead, or it is given up."""
+        if sandbox.id not in self._looking and sandbox.state is State.RUNNING:
+            self._looking.add(sandbox.id)
+            self._spawn(self._look(sandbox))
+
+    async def _look(self, sandbox: LiveSandbox) -> None:
+        pause, most = _RETRY_S
+        try:
+            while sandbox.state is State.RUNNING and sandbox.link is None and not self.stopping:
+                if await self._is_dead(sandbox):
+                    self.give_up(sandbox, "sandbox_died")
+                    return
+                if self._loop.time() - sandbox.unlinked_at > self._settings.unreachable_after_s:
+                    self.give_up(sandbox, "init_unreachable")  # UNREACH
+                    return
+                try:
+                    await asyncio.wait_for(sandbox.linked.wait(), pause)
+                except asyncio.TimeoutError:
+                    pause = min(pause * 2, most)
+        finally:
+            self._looking.discard(sandbox.id)
+
+    async def _is_dead(self, sandbox: LiveSandbox) -> bool:
+        """Only the engine's word counts: neither a link's end nor a hung engine is a death."""
+        assert sandbox.container_id is not None
+        try:
+            container = await self._engine.inspect(sandbox.container_id)
+        except EngineError as error:
+            log.warning("engine does not tell", extra={"sandbox_id": sandbox.id, "reason": error.detail})
+            return False
+        return container is None or not container.running or container.pid != sandbox.container_pid
+
+    def died(self, sandbox_id: str) -> None:
+        """The engine says that this sandbox's container ended. Its link says the rest first."""
+        sandbox = self.live.get(sandbox_id)
+        if sandbox is not None and sandbox.link is None:
+            self.look_at(sandbox)
+
+    def give_up(self, sandbox: LiveSandbox, reason: str) -> None:
+        if sandbox.state is State.RUNNING and (sandbox.work is None or sandbox.work.done()):
+            sandbox.work = self._spawn(self._die(sandbox, reason))
+
+    async def _die(self, sandbox: LiveSandbox, reason: str) -> None:
+        """It is dead, or has to be: end the container, keep what it said, and only then call the rest lost."""
+        if reason == "sandbox_died" and await self._engine_broke(_ENGINE_BREAK_S):
+            reason = "engine_restarted"
+        await self._until_done(lambda: self._remove_container(sandbox))
+        await self._last_words(sandbox)
+        for live in list(sandbox.executions.values()):
+            await self._executions.lose(live, reason)
+        if sandbox.state is State.REMOVING:
+            return
+        sandbox.reason = reason
+        log.error("sandbox died", extra={"sandbox_id": sandbox.id, "reason": reason})
+        self._over(sandbox, rules.after(sandbox.state, Happening.DEATH))
+
+    async def _last_words(self, sandbox: LiveSandbox) -> None:
+        """Read the link on until its end: an ending may still be in it, even after a reset."""
+        deadline = self._loop.time() + _LAST_WORDS_S
+        while sandbox.link is not None and self._loop.time() < deadline:
+            sandbox.link.read(1 << 16)
+            await asyncio.sleep(0.005)
+        if sandbox.link is not None:
+            sandbox.link.close("its container is gone")
+
+    # ------------------------------------------------------------------------------------------------ ending
+
+    def remove(self, sandbox: LiveSandbox, reason: str, purge: bool = False) -> None:
+        """Begin the removal; done already, it changes nothing."""
+        if sandbox.state is State.REMOVING:
+            return
+        before = sandbox.work
+        pulling = sandbox.container_id is None and before is not None and bool(self._pulls)
+        self._write(self._journal.sandbox_removing, sandbox.id, reason)
+        sandbox.state, sandbox.reason = rules.after(sandbox.state, Happening.REMOVAL), reason
+        if pulling and before is not None:
+            before.cancel()
+        sandbox.work = self._spawn(self._remove(sandbox, purge, after=before))
+
+    async def _remove(
+        self, sandbox: LiveSandbox, purge: bool, *, after: asyncio.Task[None] | None = None, rehello_s: float = 0.0
+    ) -> None:
+        if after is not None:
+            await asyncio.wait({after})
+        if rehello_s and sandbox.listener is not None and sandbox.executions:
+            await asyncio.wait({self._loop.create_task(sandbox.linked.wait())}, timeout=rehello_s)
+        for live in list(sandbox.executions.values()):
+            self._executions.apply(live, execution_rules.CancelRequested())
+        if sandbox.executions and sandbox.link is not None:
+            grace = max(float((live.spec or {}).get("grace_s", 2.0)) for live in sandbox.executions.values())
+            await asyncio.wait({self._loop.create_task(sandbox.idle.wait())}, timeout=grace + _LAST_WORDS_S)
+        await self._until_done(lambda: self._remove_container(sandbox))
+        failpoint("after_container_remove")
+        await self._last_words(sandbox)
+        for live in list(sandbox.executions.values()):
+            await self._executions.lose(live, "sandbox_removed")
+        if purge:
+            self.purge(sandbox.id)
+        log.info("sandbox removed", extra={"sandbox_id": sandbox.id, "reason": sandbox.reason})
+        self._over(sandbox, rules.after(sandbox.state, Happening.CONTAINER_REMOVED))
+
+    def purge(self, sandbox_id: str) -> None:
+        """Drop the output of a sandbox's executions now; the rows stay (KEEP)."""
+        rows = self._journal.executions(run_id=None, sandbox_id=sandbox_id, running=False, limit=1_000_000)
+        for row in rows:
+            self._spool.remove(row.id)
+
+    async def _remove_container(self, sandbox: LiveSandbox) -> None:
+        found = await self._engine.find(sandbox.id)
+        if found is not None:
+            await self._engine.remove(found.id)
+
+    async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try again for as long as the engine does not answer: what must go must go."""
+        pause, most = _RETRY_S
+        while True:
+            try:
+                await attempt()
+                return
+            except EngineError as error:
+                log.warning("engine: %s; trying again", error.detail)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, most)
+
+    def _over(self, sandbox: LiveSandbox, state: State) -> None:
+        sandbox.state = state
+        if sandbox.listener is not None:
+            sandbox.listener.close()
+        self._write(self._journal.sandbox_over, sandbox.id, state.value, sandbox.reason, time.time())
+        self.live.pop(sandbox.id, None)
+        shutil.rmtree(self.link_directory(sandbox.id), ignore_errors=True)
+        sandbox.changed.ring()
+
+    # ----------------------------------------------------------------------------------------------- sweeping
+
+    async def sweep(self) -> None:
+        """ORPHAN: containers that are labelled ours and that the journal does not have live are removed."""
+        for container_id, sandbox_id in (await self._engine.ours()).items():
+            if sandbox_id not in self.live:
+                log.warning("orphan removed", extra={"sandbox_id": sandbox_id, "container_id": container_id[:12]})
+                await self._engine.remove(container_id)
+
+    # -------------------------------------------------------------------------------------------------- tasks
+
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        assert isinstance(task, asyncio.Task)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_fatal(error)
+
+    def _write(self, write: Callable[..., None], *args: object) -> None:
+        try:
+            write(*args)
+        except Exception as error:
+            self._on_fatal(error)
+            raise
+
+    async def stop(self, remove: bool) -> None:
+        """Let the sandboxes be, or take them along."""
+        if remove:
+            for sandbox in list(self.live.values()):
+                self.remove(sandbox, "server_stopped")
+            await asyncio.gather(*(s.work for s in list(self.live.values()) if s.work is not None))
+        self.stopping = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sandbox in self.live.values():
+            if sandbox.listener is not None:
+                sandbox.listener.close()
+
+
+def _creation_reason(error: BaseException) -> str:
+    if isinstance(error, EngineError):
+        return f"{error.code}: {error.detail}"
+    if isinstance(error, CreationFailed):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"internal: {error}"
+    return "removed: it was removed while it was being made"
+
+
+def _since(sandbox: LiveSandbox) -> float:
+    return round(time.time() - sandbox.created_at, 3)

@@ -1,0 +1,216 @@
+"""The server's settings. Each is one row of `Settings`: its default, how it is written, and what it does.
+
+A setting comes from the first of these that names it: the flag (``--min-free-disk``), the environment variable
+(``REMOTE_ENV_SERVER_MIN_FREE_DISK``), the TOML file (``min_free_disk``; the file is named by ``--config`` or
+REMOTE_ENV_SERVER_CONFIG), the default. Units are in the attribute names (`…_s` seconds, `…_bytes`), not in the names that
+users write: there ``24h`` and ``2GiB`` say it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remote_env.paths import default_data_dir
+from remote_env.protocol import DEFAULT_PORT
+from server.listen import is_loopback
+from server.units import COUNT, DURATION, NUMBER, PATH, PATHS, PORT, SIZE, SWITCH, TEXT, TEXTS, Kind, choice, show_duration
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENV_PREFIX = "REMOTE_ENV_SERVER_"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
+LONGEST_CALL_S = 1800.0  # the client's shortest call deadline; results have to outlive it
+CALL_MARGIN_S = 30.0
+
+
+class SettingsError(Exception):
+    """A setting cannot be used. One sentence that names the setting, where it came from, and what is wrong."""
+
+
+def host_memory_bytes() -> int:
+    """The machine's memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row as `--help` and the documentation show it."""
+
+    name: str  # as users write it: no unit
+    attribute: str  # of Settings
+    kind: Kind
+    help: str
+    default: str  # in words
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENV_PREFIX + self.name.upper()
+
+
+def _row(default: Any, kind: Kind, help: str, *, shown: str | None = None, also: str | None = None) -> Any:
+    """One row. A callable default is called when no source names the setting; `also` is a further environment variable,
+    asked last."""
+    metadata = {"kind": kind, "help": help, "shown": shown, "also": also}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set. Made by `load`; tests make it directly."""
+
+    host: str = _row("127.0.0.1", TEXT, "Address to listen on. 127.0.0.1 and localhost stand for IPv4 and IPv6 loopback, :: for all.")
+    port: int = _row(DEFAULT_PORT, PORT, "TCP port; 0 takes a free one.")
+    data_dir: Path = _row(default_data_dir, PATH, "Journal, output, token, certificate. Made with mode 0700.", shown="by platform")
+    token_file: Path | None = _row(None, PATH, "File with the token; made where missing.", shown="DATA_DIR/token")
+    tls_cert: Path | None = _row(None, PATH, "Certificate chain (PEM), with --tls-key.")
+    tls_key: Path | None = _row(None, PATH, "The certificate's key (PEM).")
+    tls_self_signed: bool = _row(False, SWITCH, "Make a certificate once, serve TLS with it, show its fingerprint for clients to pin.")
+    insecure: bool = _row(False, SWITCH, "Allow an address that others can reach without TLS.")
+    allowed_hosts: tuple[str, ...] = _row((), TEXTS, "Further names that requests may carry in their Host header.")
+    docker_host: str = _row("unix:///var/run/docker.sock", TEXT, "The Docker engine, on this machine.", also="DOCKER_HOST")
+    default_image: str | None = _row(None, TEXT, "Image of the shared sandbox that POST /execute uses when none is named.")
+    default_memory_bytes: int = _row(4 << 30, SIZE, "Memory limit of a sandbox that names none.")
+    default_pids: int = _row(4096, COUNT, "Process limit of a sandbox that names none.")
+    default_cpus: float | None = _row(None, NUMBER, "CPU limit of a sandbox that names none.", shown="the host's")
+    max_sandbox_memory_bytes: int = _row(host_memory_bytes, SIZE, "Most memory that one sandbox may ask for.", shown="the host's")
+    capacity_memory_bytes: int = _row(host_memory_bytes, SIZE, "Memory of all sandboxes together.", shown="the host's")
+    max_executions: int = _row(1024, COUNT, "Executions at once, over all sandboxes.")
+    min_free_disk_bytes: int = _row(2 << 30, SIZE, "Below this much free disk no new work is taken.")
+    retention_s: float = _row(86400.0, DURATION, "How long results outlive their sandbox.")
+    max_timeout_s: float = _row(43200.0, DURATION, "Longest timeout that a command may ask for.")
+    orphan_after_s: float = _row(86400.0, DURATION, "A sandbox that has had no server for so long ends itself.")
+    unreachable_after_s: float = _row(600.0, DURATION, "A sandbox whose init is out of reach for so long is ended.")
+    drain_grace_s: float = _row(0.2, DURATION, "How long output is still read when a command left children behind.")
+    sweep_every_s: float = _row(60.0, DURATION, "How often leases, orphans and retention are looked after.")
+    pull_timeout_s: float = _row(1800.0, DURATION, "Longest time to pull an image.")
+    keep_alive_s: float = _row(15.0, DURATION, "How often a long POST /execute sends white space, so that nothing on the way gives up.")
+    bind_allow: tuple[Path, ...] = _row((), PATHS, "Host directories below which sandboxes may bind.")
+    remove_on_exit: bool = _row(False, SWITCH, "Remove all sandboxes when the server stops; without it they stay and go on.")
+    log_format: str = _row("console", choice("console", "json"), "One line per event, for people or for machines.")
+    log_level: str = _row("info", choice("debug", "info", "warning", "error"), "Least severe event to log.")
+
+    @property
+    def token_path(self) -> Path:
+        """Where the token is kept."""
+        return self.token_file or self.data_dir / "token"
+
+    @property
+    def tls(self) -> bool:
+        return self.tls_self_signed or self.tls_cert is not None
+
+    def check(self) -> Settings:
+        """These settings, when they go together. Raises SettingsError."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise SettingsError("tls_cert and tls_key go together: give both or neither")
+        if self.tls_cert is not None and self.tls_self_signed:
+            raise SettingsError("tls_self_signed makes a certificate of its own: leave out tls_cert and tls_key, or leave out tls_self_signed")
+        if not (is_loopback(self.host) or self.tls or self.insecure):
+            raise SettingsError(
+                f"host {self.host} can be reached from other machines, and without TLS the token could be read on the way: "
+                "add --tls-self-signed, or --tls-cert and --tls-key, or keep 127.0.0.1 and let clients come through "
+                f"`ssh -N -L {self.port}:127.0.0.1:{self.port} USER@THIS-MACHINE`, or say --insecure if the network is your own"
+            )
+        longest = max(LONGEST_CALL_S, self.max_timeout_s + CALL_MARGIN_S)
+        if self.retention_s <= longest:
+            raise SettingsError(
+                f"retention {show_duration(self.retention_s)} is not longer than the longest call, {show_duration(longest)} "
+                "(the larger of 30m and max_timeout + 30s): a result could be gone before its caller asks for it"
+            )
+        for name in ("default_pids", "max_executions", "max_timeout_s", "sweep_every_s", "keep_alive_s", "orphan_after_s"):
+            if not getattr(self, name):
+                raise SettingsError(f"{_public(name)} cannot be 0")
+        return self
+
+
+def _public(attribute: str) -> str:
+    for unit in ("_bytes", "_s"):
+        if attribute.endswith(unit):
+            return attribute[: -len(unit)]
+    return {"allowed_hosts": "allowed_host"}.get(attribute, attribute)
+
+
+def rows() -> list[Setting]:
+    """All settings, in the order in which `--help` shows them."""
+    found = []
+    for each in dataclasses.fields(Settings):
+        kind: Kind = each.metadata["kind"]
+        shown = each.metadata["shown"]
+        if shown is None:
+            shown = "none" if each.default is None else kind.show(each.default)
+        found.append(Setting(_public(each.name), each.name, kind, each.metadata["help"], shown))
+    return found
+
+
+def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings from all sources, checked.
+
+    Args:
+        flags: by setting name, None or empty where not given; `config` names the TOML file.
+        environ: default: the process's own.
+    Raises:
+        SettingsError: a value cannot be read, a name is unknown, or settings do not go together.
+    """
+    given = flags or {}
+    variables = os.environ if environ is None else environ
+    file, in_file = _read_file(given.get("config"), variables)
+    values: dict[str, Any] = {}
+    for each, row in zip(dataclasses.fields(Settings), rows(), strict=True):
+        sources = (
+            (row.flag, given.get(row.name)),
+            (row.variable, variables.get(row.variable)),
+            (f"{row.name} in {file}", in_file.get(row.name)),
+            (str(each.metadata["also"]), variables.get(each.metadata["also"] or "")),
+        )
+        for source, raw in sources:
+            if raw is not None and raw not in ("", (), []):
+                values[row.attribute] = _parse(row.kind.parse, raw, source)
+                break
+    return Settings(**values).check()
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables that begin as ours do and are none: misspelt, most likely."""
+    known = {row.variable for row in rows()} | {CONFIG_VARIABLE}
+    return sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+
+
+def _parse(parse: Callable[[object], Any], raw: object, source: str) -> Any:
+    try:
+        return parse(raw)
+    except ValueError as error:
+        raise SettingsError(f"{source}: {str(raw)!r} {error}") from None
+
+
+def _read_file(flag: object, environ: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
+    source, raw = ("--config", flag) if flag else (CONFIG_VARIABLE, environ.get(CONFIG_VARIABLE))
+    if not raw:
+        return None, {}
+    path: Path = _parse(PATH.parse, raw, source)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{source}: {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{source}: {path} is not TOML: {error}") from None
+    known = [row.name for row in rows()]
+    for name in content:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise SettingsError(f"{path}: there is no setting {name!r}" + (f"; is {near[0]!r} meant?" if near else ""))
+    return path, content

@@ -1,0 +1,258 @@
+"""The spool: one output file per execution, written by `splice` from the command's pipe. No byte passes through memory.
+
+The file is append-only and its length is the exact total of what the command wrote (LENGTH): nothing else about it need
+be stored, so a server that dies at any point loses and doubles nothing. Beyond the limit the middle is punched out of
+the file as it grows: half the limit stays at the head, half at the tail (APPEND). On a full disk the rest is thrown
+away, the file's length still counts it (a hole takes no space), and an extended attribute says where that began.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import select
+import struct
+import termios
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+log = logging.getLogger("server.spool")
+
+PUNCH_STEP = 16 << 20  # bytes; a hole is made each time the tail has moved on by this much
+TAKE = 1 << 20  # bytes at most in one go, so that no flood holds the event loop
+FLOOD_PIPE = 1 << 20  # bytes; a pipe that was found full is widened to this (fcntl(2), F_SETPIPE_SZ)
+_SHORT = 64 * 1024  # bytes; output this short is hashed in passing
+_F_SETPIPE_SZ = 1031
+_FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
+_FULL_AT = "user.remote_env.full_at"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of an output: bytes [0, head) and [tail, total) of the stream."""
+
+    total: int
+    head: int
+    tail: int
+    truncated: Literal["limit", "disk_full"] | None
+
+    @property
+    def size(self) -> int:
+        return self.head + self.total - self.tail
+
+    @property
+    def gap(self) -> tuple[int, int] | None:
+        return (self.head, self.tail) if self.truncated else None
+
+    def pieces(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Where bytes [start, end) of the kept output lie in the file, as (offset, length)."""
+        found = []
+        if start < min(end, self.head):
+            found.append((start, min(end, self.head) - start))
+        if end > self.head:
+            first = max(start, self.head)
+            if end > first:
+                found.append((self.tail + first - self.head, end - first))
+        return found
+
+
+def waiting(pipe: int) -> int:
+    """Bytes in a pipe now (FIONREAD)."""
+    buffer = fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0")
+    return int(struct.unpack("i", buffer)[0])
+
+
+class SpoolFile:
+    """One execution's output. Made at its first byte; a command that says nothing leaves no file.
+
+    Args:
+        path: the file.
+        limit: bytes to keep.
+    """
+
+    __slots__ = ("_fd", "_full_at", "_punched", "limit", "path", "total", "widened")
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path = path
+        self.limit = limit
+        self.widened = False
+        self._punched = 0
+        self._full_at: int | None = None
+        self._fd = -1
+        self.total = 0
+        if path.exists():
+            self._open()
+
+    def _open(self) -> None:
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.total = os.fstat(self._fd).st_size
+        if self.total:
+            try:
+                self._full_at = int(os.getxattr(self._fd, _FULL_AT))
+            except OSError:
+                self._full_at = None
+
+    def take(self, pipe: int, most: int = TAKE) -> int | None:
+        """Move what the pipe holds, up to `most` bytes, into the file.
+
+        Returns the bytes moved, 0 at the end of the pipe, None when it is empty just now.
+        """
+        try:
+            if self._full_at is not None:
+                return self._discard(pipe, most)
+            if self._fd < 0:
+                if not waiting(pipe):  # an end of file must not make a file
+                    return 0 if _at_end(pipe) else None
+                self._open()
+            taken = os.splice(pipe, self._fd, most, offset_dst=self.total, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            if self._fd < 0:
+                self._full_at = 0
+                return self._discard(pipe, most)
+            return self._disk_full(pipe, most, error)
+        self.total += taken
+        if taken >= 65536 and not self.widened:
+            self._widen(pipe)
+        if self.total - self._punched > self.limit + PUNCH_STEP:
+            self._punch()
+        return taken
+
+    def _widen(self, pipe: int) -> None:
+        self.widened = True
+        try:
+            fcntl.fcntl(pipe, _F_SETPIPE_SZ, FLOOD_PIPE)
+        except OSError as error:  # over the user's share of pipe memory: the narrow one works as well
+            log.debug("pipe stays narrow: %s", error)
+
+    def _disk_full(self, pipe: int, most: int, error: OSError) -> int | None:
+        log.warning("spool: %s: %s; the rest of this output is thrown away", self.path.name, error.strerror)
+        self.total = self._full_at = os.fstat(self._fd).st_size
+        try:
+            os.setxattr(self._fd, _FULL_AT, str(self._full_at).encode())
+        except OSError as failure:
+            log.warning("spool: %s: cannot be marked: %s", self.path.name, failure.strerror)
+        return self._discard(pipe, most)
+
+    def _discard(self, pipe: int, most: int) -> int | None:
+        dropped = len(os.read(pipe, min(most, 65536)))
+        self.total += dropped
+        if self._fd >= 0:
+            os.ftruncate(self._fd, self.total)
+        return dropped
+
+    def _punch(self) -> None:
+        """Free the disk between head and tail, in whole blocks inside the gap."""
+        head = self.limit // 2
+        start = max(self._punched, (head + 4095) & ~4095)
+        end = (self.total - (self.limit - head)) & ~4095
+        if end > start:
+            if _libc.fallocate(self._fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, start, end - start) != 0:
+                number = ctypes.get_errno()
+                log.warning("spool: %s: no hole can be punched: %s", self.path.name, os.strerror(number))
+            self._punched = end
+
+    def kept(self) -> Kept:
+        """What is kept as of now."""
+        total = self.total
+        if self._full_at is not None and self._full_at < total:
+            head = min(self._full_at, self.limit // 2) if self._full_at > self.limit else self._full_at
+            return Kept(total, head, total, "disk_full")
+        if total <= self.limit:
+            return Kept(total, total, total, None)
+        head = self.limit // 2
+        return Kept(total, head, total - (self.limit - head), "limit")
+
+    def finish(self) -> tuple[Kept, str | None]:
+        """Nothing more will come: free what is in the gap, close. Returns what is kept and, where it is short, its
+        sha256 in hex (else the caller asks `digest()` off the event loop)."""
+        kept = self.kept()
+        if self._fd < 0:
+            return kept, _EMPTY_SHA256
+        try:
+            if kept.truncated == "limit":
+                self._punch()
+            if kept.truncated is None and kept.total <= _SHORT:
+                return kept, hashlib.sha256(os.pread(self._fd, kept.total, 0)).hexdigest()
+            return kept, None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+_EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+
+
+def _at_end(pipe: int) -> bool:
+    """No writer is left and nothing is in it."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return any(flags & select.POLLHUP for _, flags in poll.poll(0))
+
+
+def read(path: Path, kept: Kept, start: int, end: int) -> bytes:
+    """Bytes [start, end) of the kept output. Raises FileNotFoundError when it was purged."""
+    if start >= end:
+        return b""
+    with open(path, "rb") as file:
+        parts = []
+        for offset, length in kept.pieces(start, end):
+            file.seek(offset)
+            parts.append(file.read(length))
+    return b"".join(parts)
+
+
+def digest(path: Path, kept: Kept) -> str:
+    """sha256 of the kept bytes, in hex; reads them all."""
+    hasher = hashlib.sha256()
+    at = 0
+    while at < kept.size:
+        piece = read(path, kept, at, min(at + (1 << 20), kept.size))
+        if not piece:
+            raise OSError(errno.EIO, "the spool file is shorter than its output", str(path))
+        hasher.update(piece)
+        at += len(piece)
+    return hasher.hexdigest()
+
+
+class Spool:
+    """The directory of output files: DATA_DIR/spool/<two letters of the id>/<id>."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, execution_id: str) -> Path:
+        # Ids made in one millisecond share their beginning, so the end spreads them.
+        return self.root / execution_id[-2:] / execution_id
+
+    def open(self, execution_id: str, limit: int) -> SpoolFile:
+        return SpoolFile(self.path(execution_id), limit)
+
+    def remove(self, execution_id: str) -> None:
+        self.path(execution_id).unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Bytes that are left on the spool's disk for us."""
+        state = os.statvfs(self.root)
+        return state.f_bavail * state.f_frsize

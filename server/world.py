@@ -1,0 +1,500 @@
+"""The server's parts put together, behind the few calls that the HTTP routes make (see `server.api.services.Services`)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from remote_env import __version__
+from remote_env.protocol import (
+    PROTOCOL_VERSION,
+    Execution,
+    ExecutionSpec,
+    Health,
+    LeaseAnswer,
+    Sandbox,
+    SandboxSpec,
+    new_id,
+)
+from server import answers
+from server.api.services import OutputSlice
+from server.engine import Engine, EngineError
+from server.executions import Executions
+from server.journal import ExecutionRow, Journal, SandboxRow
+from server.leases import Leases
+from server.live import LiveExecution, LiveSandbox
+from server.machines import execution as execution_rules
+from server.machines.sandbox import State
+from server.metrics import Metrics
+from server.problems import ProblemError
+from server.sandboxes import Sandboxes
+from server.settings import Settings
+from server.spool import Spool, read
+from server.waits import Bell, WaitRoom
+from server.watch import EngineWatch
+
+log = logging.getLogger("server.world")
+
+_GONE_LATELY_S = 600.0  # a lease answer tells of sandboxes that ended this lately
+_DISK_LOOK_S = 1.0
+_CHUNK = 1 << 20  # bytes of output in one piece of an answer
+_BUSY_RETRY_S = 1.0
+
+
+class World:
+    """Everything that the server does, without HTTP.
+
+    Args:
+        on_fatal: called once when what is in memory can no longer be trusted (a failed commit): the process must start
+            again from what the journal says.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, on_fatal: Callable[[BaseException], None]) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._tell_fatal = on_fatal
+        self._fatal = False
+        self.instance_id = ""
+
+    # ------------------------------------------------------------------------------------------ start and stop
+
+    async def start(self) -> None:
+        """Open the journal and take up what an earlier server left. Raises JournalError."""
+        directory = self._settings.data_dir
+        self._room = WaitRoom()
+        self.instance_id = _kept(directory / "instance_id", new_id)
+        self._key = _kept(directory / "spec_key", lambda: secrets.token_hex(32)).encode()
+        self._journal = Journal(directory / "journal.sqlite3", self._metrics.commit)
+        self._spool = Spool(directory / "spool")
+        self._engine = Engine(self._settings.docker_host, self.instance_id)
+        self._executions = Executions(
+            self._journal, self._spool, self._metrics, self._room, key=self._key, drain_grace_s=self._settings.drain_grace_s,
+            on_fatal=self._on_fatal,
+        )  # fmt: skip
+        self._sandboxes = Sandboxes(
+            settings=self._settings, journal=self._journal, engine=self._engine, executions=self._executions,
+            spool=self._spool, room=self._room, directory=directory / "sandboxes", engine_broke=self._engine_broke,
+            on_fatal=self._on_fatal,
+        )  # fmt: skip
+        self._leases = Leases(self._sandboxes.live, self._lease_over)
+        self._metrics.watch(running=lambda: len(self._executions.live), sandboxes=self._by_state)
+        self._default: asyncio.Task[tuple[str, str]] | None = None
+        self._disk_at, self._disk_free = -1e9, 0
+        boot, before = _boot_id(), self._journal.meta("boot_id")
+        for row in self._journal.live_sandboxes():
+            self._sandboxes.restore(row, host_restarted=before is not None and before != boot)
+        self._journal.set_meta("boot_id", boot)
+        self._watch = EngineWatch(self._engine, self._sandboxes.died, self._engine_back)
+        self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        log.info("ready", extra={"sandboxes": len(self._sandboxes.live), "executions": len(self._executions.live)})
+
+    async def stop(self, remove_sandboxes: bool) -> None:
+        """End long-polls, let sandboxes be (or take them along), close the journal."""
+        self._room.close()
+        self._leases.close()
+        self._watch.close()
+        self._sweeper.cancel()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sandboxes.stop(remove_sandboxes)
+        self._engine.close()
+        self._journal.close()
+
+    def end_waits(self) -> None:
+        """Long-polls end now, with what is known."""
+        self._room.close()
+
+    def _on_fatal(self, error: BaseException) -> None:
+        if not self._fatal:
+            self._fatal = True
+            log.critical("the server starts again: %s", error, exc_info=error)
+            self._room.close()
+            self._tell_fatal(error)
+
+    async def _engine_broke(self, within_s: float) -> bool:
+        return await self._watch.engine_broke(within_s)
+
+    def _engine_back(self) -> None:
+        for sandbox in list(self._sandboxes.live.values()):
+            if sandbox.link is None:
+                self._sandboxes.look_at(sandbox)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            try:
+                await self._sandboxes.sweep()
+            except EngineError as error:
+                log.warning("no sweep: %s", error.detail)
+            await self._retire()
+            await asyncio.sleep(self._settings.sweep_every_s)
+
+    async def _retire(self) -> None:
+        """Let go of what is beyond retention, in small steps."""
+        before = time.time() - self._settings.retention_s
+        while ids := self._journal.expirable(before):
+            for execution_id in ids:
+                self._spool.remove(execution_id)
+            self._journal.expire(ids)
+            await asyncio.sleep(0)
+        if self._executions.wiped:
+            self._executions.wiped = False
+            self._journal.checkpoint()
+
+    # ----------------------------------------------------------------------------------------------- sandboxes
+
+    async def create_sandbox(self, spec: SandboxSpec, wait_s: float) -> tuple[Sandbox, bool]:
+        spec_hash = hmac.new(self._key, spec.model_dump_json(exclude={"id"}, exclude_defaults=True).encode(), hashlib.sha256).digest()
+        row = self._journal.sandbox(spec.id)
+        if row is None:
+            self._check_spec(spec)
+            self._admit()
+            self._admit_memory(spec)
+            self._leases.renew(spec.run_id)
+            self._sandboxes.create(spec, spec_hash)
+        elif row.spec_hash != spec_hash and row.state not in ("removed", "dead"):
+            raise ProblemError("id_conflict", f"{spec.id} is a sandbox made with other options", id=spec.id)
+        elif row.state in ("removed", "dead", "removing"):
+            raise ProblemError("gone", f"sandbox {spec.id} was removed: {row.reason}", id=spec.id)
+        return await self.get_sandbox(spec.id, wait_s), row is None
+
+    def _check_spec(self, spec: SandboxSpec) -> None:
+        limits = self._sandboxes.limits(spec)
+        if limits.memory_bytes > self._settings.max_sandbox_memory_bytes:
+            raise ProblemError("invalid", f"memory_bytes: at most {self._settings.max_sandbox_memory_bytes} on this server", id=spec.id)
+        for bind in spec.binds:
+            source = Path(os.path.realpath(bind.source))
+            if not any(source.is_relative_to(allowed) for allowed in self._settings.bind_allow):
+                raise ProblemError("forbidden", f"binds: {bind.source} is not below a path that --bind-allow names", id=spec.id)
+
+    def _admit_memory(self, spec: SandboxSpec) -> None:
+        taken = sum(sandbox.memory_bytes for sandbox in self._sandboxes.live.values())
+        if taken + self._sandboxes.limits(spec).memory_bytes > self._settings.capacity_memory_bytes:
+            detail = f"{len(self._sandboxes.live)} sandboxes may use {taken} of {self._settings.capacity_memory_bytes} bytes of memory"
+            raise ProblemError("capacity", detail, _BUSY_RETRY_S, spec.id)
+
+    async def get_sandbox(self, sid: str, wait_s: float) -> Sandbox:
+        sandbox = self._sandboxes.live.get(sid)
+        if sandbox is not None and sandbox.state is State.CREATING:
+            await self._wait(sandbox.changed, lambda: sandbox.state is not State.CREATING, wait_s)
+        return self._sandbox_answer(sid)
+
+    async def _wait(self, bell: Bell, done: Callable[[], bool], seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not done() and not self._room.closed and (left := deadline - loop.time()) > 0:
+            await bell.wait(left)
+
+    def _sandbox_answer(self, sid: str) -> Sandbox:
+        sandbox = self._sandboxes.live.get(sid)
+        if sandbox is not None:
+            return self._live_sandbox(sandbox)
+        row = self._journal.sandbox(sid)
+        if row is None:
+            raise ProblemError("not_found", f"sandbox {sid} is unknown here", id=sid)
+        if row.ended_at is not None and row.ended_at < time.time() - self._settings.retention_s:
+            raise ProblemError("gone", f"sandbox {sid} was removed: {row.reason}", id=sid)
+        return answers.sandbox_row_answer(row)
+
+    def _live_sandbox(self, sandbox: LiveSandbox) -> Sandbox:
+        return answers.sandbox_answer(sandbox, time.time() + self._leases.left_s(sandbox))
+
+    def list_sandboxes(self, run_id: str | None, state: str | None) -> list[Sandbox]:
+        live = [
+            self._live_sandbox(sandbox)
+            for sandbox in self._sandboxes.live.values()
+            if run_id in (None, sandbox.run_id) and state in (None, "all", sandbox.state.value)
+        ]
+        if state is None:
+            return live
+        rows = self._journal.sandboxes(run_id, None if state == "all" else state)
+        return live + [answers.sandbox_row_answer(row) for row in rows if row.id not in self._sandboxes.live]
+
+    async def remove_sandbox(self, sid: str, purge: bool, wait_s: float) -> Sandbox:
+        sandbox = self._sandboxes.live.get(sid)
+        if sandbox is not None:
+            self._sandboxes.remove(sandbox, "removed", purge)
+            await self._wait(sandbox.changed, lambda: sandbox.id not in self._sandboxes.live, wait_s)
+        elif self._journal.sandbox(sid) is None:
+            now = time.time()
+            row = SandboxRow(sid, sid, "", {}, b"", "removed", "removed before it was made", None, None, None, None, now, now)
+            self._journal.add_sandbox(row)
+            raise ProblemError("not_found", f"sandbox {sid} was unknown here; it can no longer be made", id=sid)
+        elif purge:
+            self._sandboxes.purge(sid)
+        return self._sandbox_answer(sid)
+
+    def renew(self, run_id: str) -> LeaseAnswer:
+        self._leases.renew(run_id)
+        mine = [sandbox for sandbox in self._sandboxes.live.values() if sandbox.run_id == run_id]
+        since = time.time() - _GONE_LATELY_S
+        gone = {
+            row.id: row.reason or row.state
+            for row in self._journal.sandboxes(run_id, None)
+            if row.ended_at is not None and row.ended_at > since
+        }
+        left = min((self._leases.left_s(sandbox) for sandbox in mine), default=None)
+        return LeaseAnswer(run_id=run_id, expires_in_s=left, live=[s.id for s in mine if s.takes_work], gone=gone)
+
+    def _lease_over(self, sandbox: LiveSandbox) -> None:
+        self._metrics.lease_expired()
+        self._sandboxes.remove(sandbox, "lease_over")
+
+    def _by_state(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for sandbox in self._sandboxes.live.values():
+            counts[sandbox.state.value] = counts.get(sandbox.state.value, 0) + 1
+        return counts
+
+    # ---------------------------------------------------------------------------------------------- executions
+
+    async def start_execution(self, sid: str, spec: ExecutionSpec, epoch: str | None, wait_s: float) -> tuple[Execution, bool]:
+        known = self._executions.live.get(spec.id)
+        row = None if known is not None else self._journal.execution(spec.id)
+        if known is None and row is None:
+            sandbox = self._sandbox_for_work(sid, epoch)
+            if spec.timeout_s > self._settings.max_timeout_s:
+                raise ProblemError("invalid", f"timeout_s: at most {self._settings.max_timeout_s:g} on this server", id=spec.id)
+            self._admit()
+            self._leases.renew(sandbox.run_id)
+            live = self._executions.accept(sandbox, spec)
+            return await self._when_ended(live, wait_s), True
+        self._metrics.deduplicated()
+        self._check_known(known, row, sid, epoch, spec)
+        return await self._answer(known, row, wait_s), False
+
+    def _sandbox_for_work(self, sid: str, epoch: str | None) -> LiveSandbox:
+        sandbox = self._sandboxes.live.get(sid)
+        if sandbox is None:
+            if self._journal.sandbox(sid) is None:
+                raise ProblemError("not_found", f"sandbox {sid} is unknown here", id=sid)
+            raise ProblemError("gone", f"sandbox {sid} is gone: {self._sandbox_answer(sid).reason}", id=sid)
+        if not sandbox.takes_work:
+            if sandbox.state is State.CREATING:
+                raise ProblemError("wrong_state", f"sandbox {sid} is still being made", id=sid)
+            raise ProblemError("gone", f"sandbox {sid} is being removed: {sandbox.reason}", id=sid)
+        if epoch is not None and epoch != sandbox.epoch:
+            raise ProblemError("epoch_mismatch", f"sandbox {sid} has another epoch than the request", id=sid)
+        return sandbox
+
+    def _check_known(self, live: LiveExecution | None, row: ExecutionRow | None, sid: str, epoch: str | None, spec: ExecutionSpec) -> None:
+        """A known id: the same sandbox, epoch and body, or it is refused. A fence has no body: it answers as it is."""
+        sandbox_id, known_epoch, known_hash = (
+            (live.sandbox.id, live.sandbox.epoch, live.spec_hash) if live is not None
+            else (row.sandbox_id, row.epoch, row.spec_hash) if row is not None
+            else ("", None, None)
+        )  # fmt: skip
+        if epoch is not None and epoch != known_epoch:
+            raise ProblemError("epoch_mismatch", f"execution {spec.id} belongs to another epoch", id=spec.id)
+        if row is not None and row.expired:
+            raise ProblemError("gone", f"execution {spec.id} is beyond retention", id=spec.id)
+        if sandbox_id != sid or (known_hash is not None and known_hash != self._executions.spec_hash(spec)):
+            raise ProblemError("id_conflict", f"execution {spec.id} is taken by another request", id=spec.id)
+
+    def _admit(self) -> None:
+        """Before anything is journaled: room for one more?"""
+        if self._room.closed:
+            raise ProblemError("stopping", "the server is stopping", _BUSY_RETRY_S)
+        if len(self._executions.live) >= self._settings.max_executions:
+            raise ProblemError("capacity", f"{self._settings.max_executions} executions are under way", _BUSY_RETRY_S)
+        now = time.monotonic()
+        if now - self._disk_at > _DISK_LOOK_S:
+            self._disk_at, self._disk_free = now, self._spool.free_bytes()
+        if self._disk_free < self._settings.min_free_disk_bytes:
+            detail = f"{self._disk_free} bytes are free in the data directory, {self._settings.min_free_disk_bytes} are wanted"
+            raise ProblemError("disk_full", detail, 10.0)
+
+    async def _when_ended(self, live: LiveExecution, wait_s: float) -> Execution:
+        if live.ended_at is None and wait_s > 0:
+            await self._wait(live.ended, lambda: live.ended_at is not None, wait_s)
+        return answers.live_answer(live) if live.ended_at is None else answers.ended_answer(live, self._spool)
+
+    async def _answer(self, live: LiveExecution | None, row: ExecutionRow | None, wait_s: float) -> Execution:
+        if live is not None:
+            return await self._when_ended(live, wait_s)
+        assert row is not None
+        return answers.row_answer(row, self._spool)
+
+    def _find(self, eid: str, epoch: str) -> tuple[LiveExecution | None, ExecutionRow | None]:
+        live = self._executions.live.get(eid)
+        row = None if live is not None else self._journal.execution(eid)
+        if live is None and row is None:
+            raise ProblemError("not_found", f"execution {eid} is unknown here", id=eid)
+        known_epoch = live.sandbox.epoch if live is not None else row.epoch if row is not None else None
+        if epoch != known_epoch:
+            raise ProblemError("epoch_mismatch", f"execution {eid} belongs to another epoch", id=eid)
+        if row is not None and row.expired:
+            raise ProblemError("gone", f"execution {eid} is beyond retention", id=eid)
+        return live, row
+
+    async def get_execution(self, eid: str, epoch: str, wait_s: float) -> Execution:
+        live, row = self._find(eid, epoch)
+        return await self._answer(live, row, wait_s)
+
+    def list_executions(
+        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, limit: int
+    ) -> list[Execution]:
+        if id is not None:
+            row = self._journal.execution(id)
+            rows = [] if row is None or row.expired else [row]
+        else:
+            running = {None: None, "running": True, "accepted": True, "ended": False, "abandoned": False}.get(state)
+            rows = self._journal.executions(run_id=run_id, sandbox_id=sandbox_id, running=running, limit=limit)
+        found = [self._listed(row) for row in rows]
+        return [execution for execution in found if state in (None, execution.state)]
+
+    def _listed(self, row: ExecutionRow) -> Execution:
+        live = self._executions.live.get(row.id)
+        return answers.live_answer(live) if live is not None else answers.row_answer(row, self._spool, inline=False)
+
+    async def cancel(self, eid: str, epoch: str) -> Execution:
+        live, row = self._find(eid, epoch)
+        if live is not None:
+            self._executions.apply(live, execution_rules.CancelRequested())
+            self._executions.pump(live.sandbox)
+        return await self._answer(live, row, 0)
+
+    async def abandon(self, eid: str, sandbox_id: str, epoch: str, wait_s: float) -> Execution:
+        if eid in self._executions.live or self._journal.execution(eid) is not None:
+            return await self._answer(*self._find(eid, epoch), 0 if eid not in self._executions.live else wait_s)
+        sandbox = self._sandbox_for_work(sandbox_id, epoch)
+        live = self._executions.fence(sandbox, eid)
+        log.info("abandoned", extra={"execution_id": eid, "sandbox_id": sandbox_id})
+        return await self._when_ended(live, wait_s)
+
+    async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
+        live, row = self._find(eid, epoch)
+        if live is None or live.machine.state is not execution_rules.State.RUNNING or live.sandbox.link is None:
+            raise ProblemError("wrong_state", f"execution {eid} does not run now", id=eid)
+        self._executions.send_signal(live, live.sandbox.link, signum)
+        return await self._answer(live, row, 0)
+
+    # -------------------------------------------------------------------------------------------------- output
+
+    async def output(self, eid: str, epoch: str, start: int, end: int | None, wait_s: float) -> OutputSlice:
+        live, row = self._find(eid, epoch)
+        if live is not None:
+            await self._wait(live.moved, lambda: live.ended_at is not None or _stable(live) > start, wait_s)
+            if live.ended_at is None:
+                return self._running_output(live, start, end)
+            final = live.final
+        else:
+            assert row is not None
+            final = row.final
+        assert final is not None
+        kept = answers.kept_of(final)
+        state = "abandoned" if final["outcome"]["kind"] == "not_run" else "ended"
+        last = kept.size if end is None else min(end, kept.size)
+        path = self._spool.path(eid)
+        if kept.size and not path.exists():
+            raise ProblemError("gone", f"the output of execution {eid} was purged", id=eid)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            at = start
+            while at < last:
+                piece = await asyncio.to_thread(read, path, kept, at, min(at + _CHUNK, last))
+                if not piece:
+                    raise OSError(f"the spool file of {eid} is shorter than its output")
+                yield piece
+                at += len(piece)
+
+        return OutputSlice(state=state, total=kept.size, start=start, end=max(start, last), chunks=chunks())
+
+    def _running_output(self, live: LiveExecution, start: int, end: int | None) -> OutputSlice:
+        """While it runs only the head is served: its place in the kept output will not change any more."""
+        stable = _stable(live)
+        last = stable if end is None else min(end, stable)
+        state = "running" if live.machine.state is not execution_rules.State.WAITING else "accepted"
+        file = live.spool_file
+
+        async def chunks() -> AsyncIterator[bytes]:
+            if file is not None and start < last:
+                kept = file.kept()
+                at = start
+                while at < last:
+                    piece = read(file.path, kept, at, min(at + _CHUNK, last))
+                    yield piece
+                    at += len(piece)
+
+        return OutputSlice(state=state, total=None, start=start, end=max(start, last), chunks=chunks())
+
+    # ------------------------------------------------------------------------------------------------- the rest
+
+    async def default_sandbox(self) -> tuple[str, str]:
+        """The shared sandbox of POST /execute, made at its first use."""
+        image = self._settings.default_image
+        if image is None:
+            raise ProblemError("invalid", "sandbox: name one, or start the server with --default-image IMAGE")
+        if self._default is None or (self._default.done() and not self._default_lives()):
+            self._default = asyncio.create_task(self._make_default(image))
+        return await asyncio.shield(self._default)
+
+    def _default_lives(self) -> bool:
+        if self._default is None or self._default.cancelled() or self._default.exception() is not None:
+            return False
+        sandbox = self._sandboxes.live.get(self._default.result()[0])
+        return sandbox is not None and sandbox.takes_work
+
+    async def _make_default(self, image: str) -> tuple[str, str]:
+        for live in self._sandboxes.live.values():
+            if live.run_id == self._default_run and live.image == image and live.takes_work and live.epoch is not None:
+                return live.id, live.epoch
+        spec = SandboxSpec(id=new_id(), image=image, run_id=self._default_run, lease_s=_FOR_EVER_S)
+        sandbox, _ = await self.create_sandbox(spec, self._settings.pull_timeout_s + 60)
+        if sandbox.epoch is None:
+            code, _, detail = (sandbox.reason or "internal: it was not made").partition(": ")
+            raise ProblemError(code if code in ("image_not_found", "engine_unavailable") else "internal", detail, id=sandbox.id)
+        return sandbox.id, sandbox.epoch
+
+    @property
+    def _default_run(self) -> str:
+        return f"default-{self.instance_id}"
+
+    async def health(self) -> Health:
+        try:
+            info = await asyncio.wait_for(self._engine.info(), 5.0)
+            engine: dict[str, Any] = {
+                "reachable": True, "version": info.get("ServerVersion"), "live_restore": info.get("LiveRestoreEnabled"),
+                "architecture": info.get("Architecture"), "cgroup_version": info.get("CgroupVersion"),
+            }  # fmt: skip
+        except (EngineError, asyncio.TimeoutError) as error:
+            engine = {"reachable": False, "detail": getattr(error, "detail", "it does not answer")}
+        return Health(
+            status="stopping" if self._room.closed else "ok", version=__version__, protocol=PROTOCOL_VERSION,
+            instance_id=self.instance_id, engine=engine,
+            capacity={
+                "sandboxes": len(self._sandboxes.live), "executions": len(self._executions.live),
+                "max_executions": self._settings.max_executions,
+                "memory_bytes": sum(sandbox.memory_bytes for sandbox in self._sandboxes.live.values()),
+                "capacity_memory_bytes": self._settings.capacity_memory_bytes,
+                "free_disk_bytes": self._spool.free_bytes(), "min_free_disk_bytes": self._settings.min_free_disk_bytes,
+            },
+        )  # fmt: skip
+
+
+_FOR_EVER_S = 10 * 365 * 86400.0
+
+
+def _stable(live: LiveExecution) -> int:
+    """Bytes at the beginning of a running execution's output that will be kept whatever comes."""
+    return 0 if live.spool_file is None else min(live.spool_file.total, live.output_limit // 2)
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """A word that is made once and kept in a file beside the journal, not in it: it must outlive a journal that is lost."""
+    if not path.exists():
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(make())
+        fresh.chmod(0o600)
+        fresh.rename(path)
+    return path.read_text().strip()
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
