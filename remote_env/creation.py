@@ -47,7 +47,9 @@ def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = Fa
     raise AssertionError("unreachable")
 
 
-def remove_sandbox(exchange: Exchange, sandbox_id: str, *, purge: bool = False, budget_s: float, wait_s: float | None = None) -> Sandbox | None:
+def remove_sandbox(
+    exchange: Exchange, sandbox_id: str, *, purge: bool = False, budget_s: float, wait_s: float | None = None
+) -> Sandbox | None:
     """Removes the sandbox and waits until it is gone; None when the server does not know it. May be repeated.
 
     Raises Unreachable, LinkLost, ServerBusy, Unauthorized.

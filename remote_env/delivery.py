@@ -306,7 +306,8 @@ class Delivery:
             self._note("the call's deadline is over; the command is not cancelled", "timed_out")
         return self._fail(
             OutcomeUnknownError(
-                f"{self._name()} has not ended within the call's deadline. It is not cancelled: ask for it by its id, do not send it again.",
+                f"{self._name()} has not ended within the call's deadline. It is not cancelled: ask for it by its id, do not send it "
+                "again.",
                 execution_id=self.execution_id,
             )
         )

@@ -8,7 +8,7 @@ What is taken for granted, because a command line does not show it: names mean t
 entry in their place), their configuration is ordinary (a git with `core.fsmonitor` or `diff.external` set runs those), operands
 are files rather than named pipes or devices reached through a link, HOME is an absolute path, and the shell ends with the
 command. A long-lived session is another matter: there `cd ..` is not the same the second time. Caches that a program fills as it
-reads (git's index, Python's byte code, access times) do not count as changes.
+reads (git's index, Python's byte code, pip's note of the newest pip, access times) do not count as changes.
 """
 
 from __future__ import annotations

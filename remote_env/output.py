@@ -107,7 +107,8 @@ class OutputReader:
 
     def _incomplete(self, why: str) -> OutputIncomplete:
         return OutputIncomplete(
-            f"The output of execution {self._execution_id} could not be fetched whole: {why}. The command itself ran; do not send it again for this.",
+            f"The output of execution {self._execution_id} could not be fetched whole: {why}. The command itself ran; do not send it "
+            "again for this.",
             execution_id=self._execution_id,
         )
 

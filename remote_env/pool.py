@@ -52,7 +52,7 @@ class Connections:
         self.idle_s = idle_s
         self.generation = 0  # raised by a rebuild: connections of an older one are not used again
         self._open: weakref.WeakSet[_Counted] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: finalizers close connections too
 
     def opened(self, connection: _Counted) -> None:
         connection.generation = self.generation
@@ -127,7 +127,9 @@ class _TlsPool(_Pool, HTTPSConnectionPool):
 class Adapter(HTTPAdapter):
     """One pool for one server, handed to `requests` without its per-call search for proxies, certificates and pools."""
 
-    def __init__(self, *, scheme: str, host: str, port: int | None, tls: Tls, size: int, connect_s: float, connections: Connections) -> None:
+    def __init__(
+        self, *, scheme: str, host: str, port: int | None, tls: Tls, size: int, connect_s: float, connections: Connections
+    ) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0, pool_block=False)
         options: dict[str, Any] = {
             "maxsize": size,

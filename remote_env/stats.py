@@ -26,7 +26,7 @@ were not ours, or spoke of another id or epoch. reattached: executions found aga
 
 class Stats:
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a finalizer may run, and count, in the middle of add()
         self._counts = dict.fromkeys(COUNTERS, 0)
 
     def add(self, **increments: int) -> None:
@@ -40,4 +40,4 @@ class Stats:
 
     def reset_lock_after_fork(self) -> None:
         """Another thread of the parent may have held the lock at the moment of the fork."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()

@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from dataclasses import dataclass
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
@@ -22,6 +21,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError
 
 from remote_env.config import Endpoint
+from remote_env.forks import tell_in_child
 from remote_env.pool import Adapter, Connections
 from remote_env.stats import Stats
 from remote_env.timings import Timings
@@ -67,7 +67,7 @@ class Transport:
         parts = urlsplit(endpoint.url)
         self._scheme, self._host, self._port = parts.scheme, parts.hostname or "", parts.port
         self._reset()
-        _in_child_too(self)
+        tell_in_child(self)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -210,20 +210,3 @@ def _user_agent() -> str:
         except metadata.PackageNotFoundError:
             _user_agent_text = "remote-env"
     return _user_agent_text
-
-
-_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
-_fork_hook_set = False
-
-
-def _in_child_too(transport: Transport) -> None:
-    global _fork_hook_set
-    _transports.add(transport)
-    if not _fork_hook_set and hasattr(os, "register_at_fork"):
-        _fork_hook_set = True
-        os.register_at_fork(after_in_child=_reset_all_after_fork)
-
-
-def _reset_all_after_fork() -> None:
-    for transport in list(_transports):
-        transport.after_fork_in_child()

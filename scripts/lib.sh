@@ -83,6 +83,7 @@ ensure_venv() {
     fi
     say "installing remote-env and its tools into .venv"
     rm -f "$VENV/.stamp"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${ROOT}[$extras]"
+    # An editable install builds no init, so it needs no compiler either.
+    REMOTE_ENV_INIT_ARCHS=host "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${ROOT}[$extras]"
     printf '%s\n' "$stamp" >"$VENV/.stamp"
 }

@@ -99,7 +99,7 @@ def sandbox_answer(sandbox: LiveSandbox, lease_expires_at: float | None) -> Sand
 def sandbox_row_answer(row: SandboxRow) -> Sandbox:
     """A sandbox that is over: its tombstone."""
     return Sandbox(
-        id=row.id, run_id=row.run_id, image=row.image, state=row.state, reason=row.reason, epoch=row.epoch,  # type: ignore[arg-type]
+        id=row.id, run_id=row.run_id, image=row.image, state=row.state, reason=row.reason, epoch=row.epoch,
         container_id=row.container_id, workdir=row.spec.get("workdir"), user=row.spec.get("user"),
         labels=row.spec.get("labels", {}), created_at=_time(row.created_at), lease_s=row.spec.get("lease_s"),
     )  # fmt: skip

@@ -29,18 +29,19 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
 
     Args:
         services: does what is asked for.
-        lifetime: tells when the server stops; a failed commit is told to it. Default: one that lasts.
+        lifetime: tells when the server stops, and is told of a failed commit. Default: one that lasts.
     """
     life = lifetime or Lifetime()
+    life.on_stop(services.end_waits)
     app = FastAPI(
         title="remote-env", version=f"{PROTOCOL_VERSION}", summary="Runs a command at most once, and never loses its result.",
         docs_url=None, redoc_url=None, openapi_url="/openapi.json",
     )  # fmt: skip
     app.add_middleware(Gate, auth=auth, lifetime=life)
     # First those that every command takes: routes are tried in order.
-    app.include_router(execution_routes(services, settings, life, Reattaches(metrics)))
-    app.include_router(output_routes(services, life))
-    app.include_router(sandbox_routes(services, life))
+    app.include_router(execution_routes(services, Reattaches(metrics)))
+    app.include_router(output_routes(services))
+    app.include_router(sandbox_routes(services))
     app.include_router(execute_routes(services, settings, life))
     app.include_router(status_routes(services, metrics, life))
     app.openapi = docs.openapi_of(app)  # type: ignore[method-assign]
@@ -50,9 +51,6 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
         problem = error.problem
         if problem.code == "commit_failed":
             life.restart(problem.detail)
-        if life.stopping and problem.code == "not_found":
-            # A wait that was cut before its request was taken: the next server takes it.
-            problem = Problem.of("stopping", "the server is stopping; this request was not taken", retry_after_s=1)
         if problem.id is None and ABOUT in request.scope:
             problem = problem.model_copy(update={"id": request.scope[ABOUT]})
         return problem_response(problem)

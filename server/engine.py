@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import Mount
+from docker.types import Healthcheck, LogConfig, Mount
 from docker.utils import kwargs_from_env, parse_repository_tag
 
 from remote_env.protocol import SandboxSpec
@@ -200,7 +200,7 @@ class Engine:
                 network_mode=spec.network,
                 read_only=spec.read_only,
                 restart_policy={"Name": "no"},
-                log_config={"Type": "none"},  # commands' output goes over the link
+                log_config=LogConfig(type="none"),  # commands' output goes over the link
                 init=False,
             )
             keep_home = "HOME" in spec.env or any(item.startswith("HOME=") for item in image.env)
@@ -215,7 +215,7 @@ class Engine:
                     **spec.labels, INSTANCE_LABEL: self._instance_id, SANDBOX_LABEL: spec.id, RUN_LABEL: spec.run_id,
                 },
                 host_config=host_config,
-                healthcheck={"test": ["NONE"]},  # an image's own would be a docker exec every so often
+                healthcheck=Healthcheck(test=["NONE"]),  # an image's own would be a docker exec every so often
                 stop_signal="SIGTERM",
             )  # fmt: skip
             created = api.create_container_from_config(config, name=_name(spec.id), platform=spec.platform)
@@ -292,7 +292,8 @@ class Engine:
             kwargs["base_url"] = self._url
         try:
             api = docker.APIClient(version="auto", timeout=None, **kwargs)
-            events = api.events(decode=True, filters={"type": "container", "event": "die", "label": f"{INSTANCE_LABEL}={self._instance_id}"})
+            label = f"{INSTANCE_LABEL}={self._instance_id}"
+            events = api.events(decode=True, filters={"type": "container", "event": "die", "label": label})
             on_up()
             for event in events:
                 yield event["Actor"]["Attributes"].get(SANDBOX_LABEL, "")

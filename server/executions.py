@@ -55,7 +55,7 @@ class Executions:
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._to_wipe: list[str] = []
-        self.wiped = False  # something was wiped that the write-ahead log may still hold
+        self.wiped = True  # something was wiped that the write-ahead log may still hold, perhaps by a server before this one
 
     # -------------------------------------------------------------------------------------------- accepting
 
@@ -268,14 +268,18 @@ class Executions:
         if self._finish_output(live):
             self.apply(live, rules.OutputTaken())
         else:
-            live.drain = self._loop.create_task(self._take_slowly(live, 0))
+            live.drain = self._loop.create_task(self._take_slowly(live, None))
 
-    async def _take_slowly(self, live: LiveExecution, linger_s: float) -> None:
+    async def _take_slowly(self, live: LiveExecution, linger_s: float | None) -> None:
+        """`linger_s` None: the output is taken already, only its sha256 is missing."""
         try:
-            if linger_s and live.reader is not None:
-                await live.reader.linger(linger_s)
-                live.reader.drain()
-            if not self._finish_output(live):
+            finished = False
+            if linger_s is not None:
+                if live.reader is not None:
+                    await live.reader.linger(linger_s)
+                    live.reader.drain()
+                finished = self._finish_output(live)
+            if not finished:
                 await self._digest(live)
             self.apply(live, rules.OutputTaken())
         except Exception as error:
@@ -325,7 +329,8 @@ class Executions:
         final["started_at"] = live.started_at
         self._commit(self._journal.end, live.id, final, ended_at)
         live.final, live.ended_at = final, ended_at
-        live.secrets = None
+        if live.secrets is not None:
+            live.secrets, self.wiped = None, True
         sandbox = live.sandbox
         self.live.pop(live.id, None)
         sandbox.executions.pop(live.id, None)

@@ -68,7 +68,7 @@ class Gate:
             if begun:
                 raise  # the connection is closed, and the client sees an answer cut short
             # Not what was expected to go wrong (that is a ProblemError, answered further in).
-            log.error("request failed", exc_info=error, extra={"fields": {"method": scope["method"], "path": scope["path"]}})
+            log.error("request failed", exc_info=error, extra={"method": scope["method"], "path": scope["path"]})
             problem = Problem.of("internal", "the server failed to answer; its log says why", id=scope.get(ABOUT))
             await problem_response(problem)(scope, receive, marked_send)
 
@@ -99,4 +99,3 @@ class Gate:
             return message
 
         return bounded_receive
-

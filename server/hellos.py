@@ -56,6 +56,8 @@ class SandboxLink:
                 raise BadMessage("its sandbox is being removed before it ever ran")
             else:
                 self._again(link, hello, pipes)
+        except execution_rules.InvalidTransition as error:
+            raise BadMessage(str(error)) from None
         finally:
             for pipe in pipes.values():
                 os.close(pipe)

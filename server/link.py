@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import socket
@@ -121,9 +122,9 @@ class Link:
         """Send a run. False: not now; `on_ready` will be called, try again then (its place is kept by the caller)."""
         if not self.ready:
             return False
+        body = messages.run_body(run)
         fds: list[int] = []
         try:
-            body = messages.run_body(run)
             if len(body) > messages.PACKET_LIMIT - 8:
                 fds.append(memfd("run", body))
                 packet = messages.large_packet(Type.RUN, len(body))
@@ -132,6 +133,10 @@ class Link:
             if run.flags & RunFlag.STDIN:
                 fds.append(memfd("stdin", stdin or b""))
             return self._try(packet, fds)
+        except OSError as error:  # no descriptor or no memory to be had just now
+            log.warning("link of pid %s: a run has to wait: %s", self._pid, error)
+            self._retry_soon()
+            return False
         finally:
             close_all(fds)
 
@@ -146,8 +151,7 @@ class Link:
             self._wait_writable()
         except OSError as error:
             if error.errno == errno.ETOOMANYREFS:
-                self._writing = True
-                self._loop.call_later(_RETRY_S, self._writable)
+                self._retry_soon()
             # Anything else: the link is broken. What can still be read from it is read; its end closes it.
             elif error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
                 log.warning("link of pid %s: cannot send: %s", self._pid, error)
@@ -157,6 +161,10 @@ class Link:
     def _wait_writable(self) -> None:
         self._writing = True
         self._loop.add_writer(self._sock.fileno(), self._writable)
+
+    def _retry_soon(self) -> None:
+        self._writing = True
+        self._loop.call_later(_RETRY_S, self._writable)
 
     def _writable(self) -> None:
         if not self.open:
@@ -195,6 +203,7 @@ class Link:
                 return
             try:
                 if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                    close_all(fds)
                     raise BadMessage("a packet was cut")
                 self._packet(data, list(fds))
             except BadMessage as error:
@@ -284,6 +293,8 @@ def _read_body(fd: int, length: int) -> bytes:
         if not os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:") or os.fstat(fd).st_size != length:
             raise BadMessage("a large message's descriptor is no memory file of its length")
         body = os.pread(fd, length, 0)
+    except OSError as error:
+        raise BadMessage(f"a large message's descriptor cannot be read: {error.strerror}") from None
     finally:
         os.close(fd)
     if len(body) != length:
@@ -292,7 +303,9 @@ def _read_body(fd: int, length: int) -> bytes:
 
 
 def _is_pipe(fd: int) -> bool:
-    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    """A read end. A write end, or a descriptor that only names a FIFO, would fail at the first read."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    return stat.S_ISFIFO(os.fstat(fd).st_mode) and flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_PATH
 
 
 class Listener:

@@ -37,6 +37,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from typing import Any
 
 LINK_VERSION = 1
 PACKET_LIMIT = 65536  # bytes, header included; a longer message travels as LARGE
@@ -192,7 +193,10 @@ FromInit = Hello | Pipes | Started | Ended | Stale
 
 
 def _string(text: str | bytes) -> bytes:
-    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    try:
+        raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    except UnicodeEncodeError as error:
+        raise BadMessage(f"it cannot be written as bytes: {error.reason}") from None
     if b"\0" in raw:
         raise BadMessage("a NUL byte cannot be part of an argument, a name or a path")
     return _U32.pack(len(raw)) + raw
@@ -257,7 +261,7 @@ class _Reader:
         self.body = body
         self.at = 0
 
-    def unpack(self, shape: struct.Struct) -> tuple[int | bytes, ...]:
+    def unpack(self, shape: struct.Struct) -> tuple[Any, ...]:
         if len(self.body) - self.at < shape.size:
             raise BadMessage("the message ends early")
         values = shape.unpack_from(self.body, self.at)
@@ -265,9 +269,7 @@ class _Reader:
         return values
 
     def number(self, shape: struct.Struct) -> int:
-        (value,) = self.unpack(shape)
-        assert isinstance(value, int)
-        return value
+        return int(self.unpack(shape)[0])
 
     def id(self) -> str:
         length = self.number(_U32)
@@ -336,7 +338,8 @@ def parse(type_: Type, body: bytes) -> FromInit:
 
 def _parse_hello(reader: _Reader) -> Hello:
     version, incarnation, secret, highest, pipes, count = reader.unpack(_HELLO)
-    assert isinstance(incarnation, bytes) and isinstance(secret, bytes)
+    if pipes > count:
+        raise BadMessage("more read ends than executions are announced")
     entries = []
     for _ in range(int(count)):
         id_, number, state = reader.id(), reader.number(_U64), reader.number(_U8)

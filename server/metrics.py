@@ -46,7 +46,7 @@ class Metrics:
         self._timeouts = Counter("remote_env_timeouts", "Executions ended by a clock of theirs.", ["clock"], registry=self.registry)
         self._output = self._counter("output_bytes", "Bytes of output that commands wrote.")
         self._deduplicated = self._counter("deduplicated_posts", "POSTs of an id that was known: answered, not run again.")
-        self._reattached = self._counter("reattached", "Waits for an execution by somebody who was not told of it by this server's last answer.")
+        self._reattached = self._counter("reattached", "Waits that did not follow an answer of this server to the same caller.")
         self._leases = self._counter("leases_expired", "Sandboxes removed because their lease ran out.")
         self._start = self._histogram("start_seconds", "From accepted to started.", _FAST_S)
         self._total = self._histogram("execution_seconds", "From accepted to ended.", _COMMAND_S)

@@ -85,6 +85,7 @@ class OutputReader:
     def close(self) -> None:
         """Let go of the read end. The init keeps one until the ack, the runner one after it."""
         if self._pipe >= 0:
-            self._unwatch()
+            self._watching = False
+            self._loop.remove_reader(self._pipe)  # `linger` may be waiting for it
             os.close(self._pipe)
             self._pipe = -1

@@ -25,7 +25,7 @@ from server.units import COUNT, DURATION, NUMBER, PATH, PATHS, PORT, SIZE, SWITC
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 ENV_PREFIX = "REMOTE_ENV_SERVER_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
@@ -61,49 +61,72 @@ class Setting:
         return ENV_PREFIX + self.name.upper()
 
 
-def _row(default: Any, kind: Kind, help: str, *, shown: str | None = None, also: str | None = None) -> Any:
-    """One row. A callable default is called when no source names the setting; `also` is a further environment variable,
-    asked last."""
-    metadata = {"kind": kind, "help": help, "shown": shown, "also": also}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+def _row(kind: Kind, help: str, *, shown: str | None = None, also: str | None = None) -> dict[str, Any]:
+    """A row's metadata. `shown`: the default in words; `also`: a further environment variable, asked last."""
+    return {"kind": kind, "help": help, "shown": shown, "also": also}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that can be set. Made by `load`; tests make it directly."""
 
-    host: str = _row("127.0.0.1", TEXT, "Address to listen on. 127.0.0.1 and localhost stand for IPv4 and IPv6 loopback, :: for all.")
-    port: int = _row(DEFAULT_PORT, PORT, "TCP port; 0 takes a free one.")
-    data_dir: Path = _row(default_data_dir, PATH, "Journal, output, token, certificate. Made with mode 0700.", shown="by platform")
-    token_file: Path | None = _row(None, PATH, "File with the token; made where missing.", shown="DATA_DIR/token")
-    tls_cert: Path | None = _row(None, PATH, "Certificate chain (PEM), with --tls-key.")
-    tls_key: Path | None = _row(None, PATH, "The certificate's key (PEM).")
-    tls_self_signed: bool = _row(False, SWITCH, "Make a certificate once, serve TLS with it, show its fingerprint for clients to pin.")
-    insecure: bool = _row(False, SWITCH, "Allow an address that others can reach without TLS.")
-    allowed_hosts: tuple[str, ...] = _row((), TEXTS, "Further names that requests may carry in their Host header.")
-    docker_host: str = _row("unix:///var/run/docker.sock", TEXT, "The Docker engine, on this machine.", also="DOCKER_HOST")
-    default_image: str | None = _row(None, TEXT, "Image of the shared sandbox that POST /execute uses when none is named.")
-    default_memory_bytes: int = _row(4 << 30, SIZE, "Memory limit of a sandbox that names none.")
-    default_pids: int = _row(4096, COUNT, "Process limit of a sandbox that names none.")
-    default_cpus: float | None = _row(None, NUMBER, "CPU limit of a sandbox that names none.", shown="the host's")
-    max_sandbox_memory_bytes: int = _row(host_memory_bytes, SIZE, "Most memory that one sandbox may ask for.", shown="the host's")
-    capacity_memory_bytes: int = _row(host_memory_bytes, SIZE, "Memory of all sandboxes together.", shown="the host's")
-    max_executions: int = _row(1024, COUNT, "Executions at once, over all sandboxes.")
-    min_free_disk_bytes: int = _row(2 << 30, SIZE, "Below this much free disk no new work is taken.")
-    retention_s: float = _row(86400.0, DURATION, "How long results outlive their sandbox.")
-    max_timeout_s: float = _row(43200.0, DURATION, "Longest timeout that a command may ask for.")
-    orphan_after_s: float = _row(86400.0, DURATION, "A sandbox that has had no server for so long ends itself.")
-    unreachable_after_s: float = _row(600.0, DURATION, "A sandbox whose init is out of reach for so long is ended.")
-    drain_grace_s: float = _row(0.2, DURATION, "How long output is still read when a command left children behind.")
-    sweep_every_s: float = _row(60.0, DURATION, "How often leases, orphans and retention are looked after.")
-    pull_timeout_s: float = _row(1800.0, DURATION, "Longest time to pull an image.")
-    keep_alive_s: float = _row(15.0, DURATION, "How often a long POST /execute sends white space, so that nothing on the way gives up.")
-    bind_allow: tuple[Path, ...] = _row((), PATHS, "Host directories below which sandboxes may bind.")
-    remove_on_exit: bool = _row(False, SWITCH, "Remove all sandboxes when the server stops; without it they stay and go on.")
-    log_format: str = _row("console", choice("console", "json"), "One line per event, for people or for machines.")
-    log_level: str = _row("info", choice("debug", "info", "warning", "error"), "Least severe event to log.")
+    host: str = field(
+        default="127.0.0.1",
+        metadata=_row(TEXT, "Address to listen on. 127.0.0.1 and localhost stand for IPv4 and IPv6 loopback, :: for all."),
+    )
+    port: int = field(default=DEFAULT_PORT, metadata=_row(PORT, "TCP port; 0 takes a free one."))
+    data_dir: Path = field(
+        default_factory=default_data_dir,
+        metadata=_row(PATH, "Journal, output, token, certificate. Made with mode 0700.", shown="by platform"),
+    )
+    token_file: Path | None = field(default=None, metadata=_row(PATH, "File with the token; made where missing.", shown="DATA_DIR/token"))
+    tls_cert: Path | None = field(default=None, metadata=_row(PATH, "Certificate chain (PEM), with --tls-key."))
+    tls_key: Path | None = field(default=None, metadata=_row(PATH, "The certificate's key (PEM)."))
+    tls_self_signed: bool = field(
+        default=False,
+        metadata=_row(SWITCH, "Make a certificate once, serve TLS with it, show its fingerprint for clients to pin."),
+    )
+    insecure: bool = field(default=False, metadata=_row(SWITCH, "Allow an address that others can reach without TLS."))
+    allowed_hosts: tuple[str, ...] = field(default=(), metadata=_row(TEXTS, "Further names that requests may carry in their Host header."))
+    docker_host: str = field(
+        default="unix:///var/run/docker.sock",
+        metadata=_row(TEXT, "The Docker engine, on this machine.", also="DOCKER_HOST"),
+    )
+    default_image: str | None = field(
+        default=None,
+        metadata=_row(TEXT, "Image of the shared sandbox that POST /execute uses when none is named."),
+    )
+    default_memory_bytes: int = field(default=4 << 30, metadata=_row(SIZE, "Memory limit of a sandbox that names none."))
+    default_pids: int = field(default=4096, metadata=_row(COUNT, "Process limit of a sandbox that names none."))
+    default_cpus: float | None = field(default=None, metadata=_row(NUMBER, "CPU limit of a sandbox that names none.", shown="the host's"))
+    max_sandbox_memory_bytes: int = field(
+        default_factory=host_memory_bytes,
+        metadata=_row(SIZE, "Most memory that one sandbox may ask for.", shown="the host's"),
+    )
+    capacity_memory_bytes: int = field(
+        default_factory=host_memory_bytes,
+        metadata=_row(SIZE, "Memory of all sandboxes together.", shown="the host's"),
+    )
+    max_executions: int = field(default=1024, metadata=_row(COUNT, "Executions at once, over all sandboxes."))
+    min_free_disk_bytes: int = field(default=2 << 30, metadata=_row(SIZE, "Below this much free disk no new work is taken."))
+    retention_s: float = field(default=86400.0, metadata=_row(DURATION, "How long results outlive their sandbox."))
+    max_timeout_s: float = field(default=43200.0, metadata=_row(DURATION, "Longest timeout that a command may ask for."))
+    orphan_after_s: float = field(default=86400.0, metadata=_row(DURATION, "A sandbox that has had no server for so long ends itself."))
+    unreachable_after_s: float = field(default=600.0, metadata=_row(DURATION, "A sandbox whose init is out of reach for so long is ended."))
+    drain_grace_s: float = field(default=0.2, metadata=_row(DURATION, "How long output is still read when a command left children behind."))
+    sweep_every_s: float = field(default=60.0, metadata=_row(DURATION, "How often leases, orphans and retention are looked after."))
+    pull_timeout_s: float = field(default=1800.0, metadata=_row(DURATION, "Longest time to pull an image."))
+    keep_alive_s: float = field(
+        default=15.0,
+        metadata=_row(DURATION, "How often a long POST /execute sends white space, so that nothing on the way gives up."),
+    )
+    bind_allow: tuple[Path, ...] = field(default=(), metadata=_row(PATHS, "Host directories below which sandboxes may bind."))
+    remove_on_exit: bool = field(
+        default=False,
+        metadata=_row(SWITCH, "Remove all sandboxes when the server stops; without it they stay and go on."),
+    )
+    log_format: str = field(default="console", metadata=_row(choice("console", "json"), "One line per event, for people or for machines."))
+    log_level: str = field(default="info", metadata=_row(choice("debug", "info", "warning", "error"), "Least severe event to log."))
 
     @property
     def token_path(self) -> Path:
@@ -119,7 +142,7 @@ class Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise SettingsError("tls_cert and tls_key go together: give both or neither")
         if self.tls_cert is not None and self.tls_self_signed:
-            raise SettingsError("tls_self_signed makes a certificate of its own: leave out tls_cert and tls_key, or leave out tls_self_signed")
+            raise SettingsError("tls_self_signed makes a certificate of its own: leave it out, or leave out tls_cert and tls_key")
         if not (is_loopback(self.host) or self.tls or self.insecure):
             raise SettingsError(
                 f"host {self.host} can be reached from other machines, and without TLS the token could be read on the way: "

@@ -31,6 +31,7 @@ _SHORT = 64 * 1024  # bytes; output this short is hashed in passing
 _F_SETPIPE_SZ = 1031
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
 _FULL_AT = "user.remote_env.full_at"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -121,7 +122,7 @@ class SpoolFile:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in _NO_ROOM:
                 raise
             if self._fd < 0:
                 self._full_at = 0
@@ -130,7 +131,8 @@ class SpoolFile:
         self.total += taken
         if taken >= 65536 and not self.widened:
             self._widen(pipe)
-        if self.total - self._punched > self.limit + PUNCH_STEP:
+        head = self.limit // 2
+        if self.total - max(self._punched, head) > self.limit - head + PUNCH_STEP:
             self._punch()
         return taken
 
@@ -154,7 +156,11 @@ class SpoolFile:
         dropped = len(os.read(pipe, min(most, 65536)))
         self.total += dropped
         if self._fd >= 0:
-            os.ftruncate(self._fd, self.total)
+            try:
+                os.ftruncate(self._fd, self.total)
+            except OSError as error:  # a file may not even be called that long: this process alone knows the total then
+                if error.errno not in _NO_ROOM:
+                    raise
         return dropped
 
     def _punch(self) -> None:
@@ -181,10 +187,10 @@ class SpoolFile:
 
     def finish(self) -> tuple[Kept, str | None]:
         """Nothing more will come: free what is in the gap, close. Returns what is kept and, where it is short, its
-        sha256 in hex (else the caller asks `digest()` off the event loop)."""
+        sha256 in hex (else the caller asks `digest()` off the event loop). May be called again."""
         kept = self.kept()
         if self._fd < 0:
-            return kept, _EMPTY_SHA256
+            return kept, None if kept.size else _EMPTY_SHA256
         try:
             if kept.truncated == "limit":
                 self._punch()
@@ -207,7 +213,7 @@ def _at_end(pipe: int) -> bool:
     """No writer is left and nothing is in it."""
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    return any(flags & select.POLLHUP for _, flags in poll.poll(0))
+    return any(flags & select.POLLHUP and not flags & select.POLLIN for _, flags in poll.poll(0))
 
 
 def read(path: Path, kept: Kept, start: int, end: int) -> bytes:

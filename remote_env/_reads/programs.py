@@ -133,17 +133,21 @@ def _refuse_code(words: Iterable[Word]) -> None:
 
 # -- sed and awk ---------------------------------------------------------------------------------------------------------
 
+# Bounded, so that no script takes long to judge.
+_S = "[ \\t]{0,9}"
+_S1 = "[ \\t]{1,9}"
+
 # An atom has no unescaped delimiter in it and only brackets that every sed and awk closes at the same place.
 _ATOM = r"(?:[^{d}\\\[\n]|\\[^\n]|\[\^?\]?(?:[^{d}\\\[\]\n]|\[:[a-z]+:\])+\])"
 _REGEX = f"/{_ATOM.format(d='/')}*/I?"
 _ADDRESS = rf"(?:[0-9]+(?:~[0-9]+)?|\$|{_REGEX})"
-_ADDRESSES = rf"(?:{_ADDRESS}(?:\s*,\s*(?:{_ADDRESS}|[+~][0-9]+))?\s*!?\s*)?"
+_ADDRESSES = rf"(?:{_ADDRESS}(?:{_S},{_S}(?:{_ADDRESS}|[+~][0-9]+))?{_S}!?{_S})?"
 _SUBSTITUTE = "|".join(
     rf"s{delimiter}{_ATOM.format(d=delimiter)}*{delimiter}(?:[^{delimiter}\\\[\n]|\\[^\n])*{delimiter}[gpIi0-9]*"
     for delimiter in ("/", r"\|", "#", ",", "@")
 )
-_SED_COMMAND = rf"\s*{_ADDRESSES}(?:[pd=]|[qQ][0-9]*|{_SUBSTITUTE})\s*"
-_SED_SCRIPT = re.compile(rf"{_SED_COMMAND}(?:;{_SED_COMMAND})*;?\s*")
+_SED_COMMAND = rf"{_S}{_ADDRESSES}(?:[pd=]|[qQ][0-9]*|{_SUBSTITUTE}){_S}"
+_SED_SCRIPT = re.compile(rf"{_SED_COMMAND}(?:;{_SED_COMMAND})*;?{_S}")
 
 
 def sed(invocation: Invocation) -> None:
@@ -158,10 +162,10 @@ def sed(invocation: Invocation) -> None:
 
 
 _AWK_VALUE = r'(?:\$[0-9]+|\$NF|NR|FNR|NF|[0-9]+|"[^"\\\n]*")'
-_AWK_TEST = rf"!?/[\w .:=,@-]+/|{_AWK_VALUE}\s*(?:==|!=|>=|<=|<|>)\s*{_AWK_VALUE}"
-_AWK_PATTERN = rf"(?:END|(?:{_AWK_TEST})(?:\s*(?:&&|\|\||,)\s*(?:{_AWK_TEST}))*)"
-_AWK_PRINT = rf"print(?:\s*{_AWK_VALUE}(?:(?:\s*,\s*|\s+){_AWK_VALUE})*)?"
-_AWK_PROGRAM = re.compile(rf"\s*(?:{_AWK_PATTERN}|(?:{_AWK_PATTERN})?\s*\{{\s*{_AWK_PRINT}\s*;?\s*\}})\s*")
+_AWK_TEST = rf"!?/[\w .:=,@-]+/|{_AWK_VALUE}{_S}(?:==|!=|>=|<=|<|>){_S}{_AWK_VALUE}"
+_AWK_PATTERN = rf"(?:END|(?:{_AWK_TEST})(?:{_S}(?:&&|\|\||,){_S}(?:{_AWK_TEST}))*)"
+_AWK_PRINT = rf"print(?:{_S}{_AWK_VALUE}(?:(?:{_S},{_S}|{_S1}){_AWK_VALUE})*)?"
+_AWK_PROGRAM = re.compile(rf"{_S}(?:{_AWK_PATTERN}|(?:{_AWK_PATTERN})?{_S}\{{{_S}{_AWK_PRINT}{_S};?{_S}\}}){_S}")
 
 
 def awk(invocation: Invocation) -> None:

@@ -27,7 +27,8 @@ _BODIES: tuple[type[BaseModel], ...] = (SandboxSpec, ExecutionSpec, LeaseRenewal
 
 ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 EPOCH = {"name": EPOCH_HEADER, "in": "header", "required": True, "schema": {"type": "string"}, "description": "The sandbox's epoch."}
-PREFER = {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "description": "`wait=N`: answer after N seconds at most, up to 60."}
+PREFER = {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "description": "`wait=N`: seconds to wait, up to 60."}
+RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "`bytes=a-b` or `bytes=a-`."}
 WAIT = {"name": "wait", "in": "query", "schema": {"type": "number"}, "description": "Seconds to wait, up to 60."}
 
 

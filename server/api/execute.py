@@ -11,7 +11,6 @@ from remote_env.answer import execute_answer
 from remote_env.protocol import COMMAND_TIMEOUT_S, ExecuteAnswer, ExecuteRequest, Execution, ExecutionSpec, new_id
 from server.api import docs
 from server.api.exchange import JSON, answer, epoch, read
-from server.api.executions import check_timeout
 from server.api.services import Services
 from server.gate import ABOUT
 from server.lifetime import Lifetime
@@ -27,22 +26,16 @@ def execute_routes(services: Services, settings: Settings, lifetime: Lifetime) -
         if asked.cwd and not asked.cwd.startswith("/"):
             raise ProblemError("invalid", "cwd: not an absolute path", id=asked.id)
         spec = ExecutionSpec(
-            id=asked.id or new_id(), command=asked.command, workdir=asked.cwd or None, timeout_s=asked.timeout or COMMAND_TIMEOUT_S
+            id=asked.id or new_id(), command=asked.command, workdir=asked.cwd or None,
+            timeout_s=asked.timeout or min(COMMAND_TIMEOUT_S, settings.max_timeout_s),
         )  # fmt: skip
         request.scope[ABOUT] = spec.id
-        check_timeout(spec, settings)
         given_epoch = epoch(request) if asked.id else None  # EPOCHREQ: an id of the caller's says whose command it is
         sid = asked.sandbox
         if sid is None:
             sid, own_epoch = await services.default_sandbox()
             given_epoch = given_epoch or own_epoch
         return sid, spec, given_epoch
-
-    async def wait_on(execution: Execution) -> Execution:
-        async def as_it_is() -> Execution:
-            return await services.get_execution(execution.id, execution.epoch, 0)
-
-        return await lifetime.wait(services.get_execution(execution.id, execution.epoch, settings.keep_alive_s), as_it_is)
 
     async def kept_output(execution: Execution) -> bytes:
         inline = execution.output.inline()
@@ -54,18 +47,13 @@ def execute_routes(services: Services, settings: Settings, lifetime: Lifetime) -
     async def later(execution: Execution) -> AsyncIterator[bytes]:
         while not execution.over and not lifetime.stopping:
             yield b" "  # JSON may begin with white space; nothing on the way sees a silent connection
-            execution = await wait_on(execution)
+            execution = await services.get_execution(execution.id, execution.epoch, settings.keep_alive_s)
         result = execute_answer(execution, await kept_output(execution))
         yield result.__pydantic_serializer__.to_json(result)
 
     async def execute(request: Request) -> Response:
         sid, spec, given_epoch = await accept(request)
-
-        async def as_it_is() -> tuple[Execution, bool]:
-            known_epoch = given_epoch or (await services.get_sandbox(sid, 0)).epoch or ""
-            return await services.get_execution(spec.id, known_epoch, 0), False
-
-        execution, _ = await lifetime.wait(services.start_execution(sid, spec, given_epoch, settings.keep_alive_s), as_it_is)
+        execution, _ = await services.start_execution(sid, spec, given_epoch, settings.keep_alive_s)
         if execution.over:
             return answer(execute_answer(execution, await kept_output(execution)))
         return StreamingResponse(later(execution), 200, media_type=JSON)

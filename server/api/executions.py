@@ -13,22 +13,14 @@ from server.api.exchange import answer, epoch, path_id, preferred_wait, queried_
 from server.api.reattach import Reattaches
 from server.api.services import Services
 from server.gate import ABOUT
-from server.lifetime import Lifetime
 from server.problems import ProblemError
-from server.settings import Settings
 
 _STATES = get_args(ExecutionState)
 _DEFAULT_LIMIT = 100
 _LARGEST_LIMIT = 1000
 
 
-def check_timeout(spec: ExecutionSpec, settings: Settings) -> None:
-    """Raises ProblemError where a command could outlive what the server keeps results for."""
-    if spec.timeout_s > settings.max_timeout_s:
-        raise ProblemError("invalid", f"timeout_s: this server allows {settings.max_timeout_s:g} s at most", id=spec.id)
-
-
-def execution_routes(services: Services, settings: Settings, lifetime: Lifetime, reattaches: Reattaches) -> APIRouter:
+def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
     router = APIRouter(tags=["executions"])
 
     async def start(request: Request) -> Response:
@@ -36,13 +28,7 @@ def execution_routes(services: Services, settings: Settings, lifetime: Lifetime,
         given_epoch = epoch(request)
         spec = await read(request, ExecutionSpec)
         request.scope[ABOUT] = spec.id
-        check_timeout(spec, settings)
-        wait_s = preferred_wait(request)
-
-        async def as_it_is() -> tuple[Execution, bool]:
-            return await services.get_execution(spec.id, given_epoch, 0), False
-
-        execution, new = await lifetime.wait(services.start_execution(sid, spec, given_epoch, wait_s), as_it_is)
+        execution, new = await services.start_execution(sid, spec, given_epoch, preferred_wait(request))
         reattaches.answered(execution)
         if not execution.over:
             return answer(execution, 202)
@@ -53,8 +39,7 @@ def execution_routes(services: Services, settings: Settings, lifetime: Lifetime,
         if not wait_s:
             return answer(await services.get_execution(eid, given_epoch, 0))
         reattaches.asked(eid)
-        work = services.get_execution(eid, given_epoch, wait_s)
-        execution = await lifetime.wait(work, lambda: services.get_execution(eid, given_epoch, 0))
+        execution = await services.get_execution(eid, given_epoch, wait_s)
         reattaches.answered(execution)
         return answer(execution)
 
@@ -78,8 +63,7 @@ def execution_routes(services: Services, settings: Settings, lifetime: Lifetime,
     async def abandon(request: Request) -> Response:
         eid, given_epoch = path_id(request), epoch(request)
         asked = await read(request, AbandonRequest)
-        work = services.abandon(eid, asked.sandbox_id, given_epoch, preferred_wait(request))
-        execution = await lifetime.wait(work, lambda: services.get_execution(eid, given_epoch, 0))
+        execution = await services.abandon(eid, asked.sandbox_id, given_epoch, preferred_wait(request))
         return answer(execution, 202 if execution.state == "accepted" else 200)
 
     async def signal(request: Request) -> Response:

@@ -11,7 +11,6 @@ from remote_env.protocol import Problem
 from server.api import docs
 from server.api.exchange import epoch, path_id, queried_wait
 from server.api.services import OutputSlice, Services
-from server.lifetime import Lifetime
 from server.problems import ProblemError, problem_response
 
 STATE_HEADER = "X-Remote-Env-State"
@@ -47,7 +46,7 @@ def shape(part: OutputSlice, ranged: bool) -> Response:
     return StreamingResponse(part.chunks, 206 if ranged else 200, headers, _BYTES)
 
 
-def output_routes(services: Services, lifetime: Lifetime) -> APIRouter:
+def output_routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["executions"])
 
     async def output(request: Request) -> Response:
@@ -56,16 +55,11 @@ def output_routes(services: Services, lifetime: Lifetime) -> APIRouter:
             raise ProblemError("invalid", "stream: stdout and stderr are kept merged, in the order in which they were written")
         span = parse_range(request.headers.get("range"))
         start, end = span or (0, None)
-        part = await lifetime.wait(
-            services.output(eid, given_epoch, start, end, wait_s), lambda: services.output(eid, given_epoch, start, end, 0)
-        )  # fmt: skip
+        part = await services.output(eid, given_epoch, start, end, wait_s)
         return shape(part, span is not None)
 
     router.add_api_route(
         "/v1/executions/{id}/output", output, methods=["GET"], summary="The output's kept bytes",
-        **docs.described(
-            docs.ID, docs.EPOCH, docs.WAIT, {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "`bytes=a-b`, `bytes=a-`"},
-            statuses=(200, 206, 204),
-        ),
+        **docs.described(docs.ID, docs.EPOCH, docs.WAIT, docs.RANGE, statuses=(200, 206, 204)),
     )  # fmt: skip
     return router

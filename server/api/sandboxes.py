@@ -12,32 +12,25 @@ from server.api import docs
 from server.api.exchange import answer, path_id, preferred_wait, queried_id, queried_wait, read
 from server.api.services import Services
 from server.gate import ABOUT
-from server.lifetime import Lifetime
 from server.problems import ProblemError
 
 _STATES = (*get_args(SandboxState), "all")
 _TRUE = ("true", "1", "")
 
 
-def sandbox_routes(services: Services, lifetime: Lifetime) -> APIRouter:
+def sandbox_routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["sandboxes"])
 
     async def create(request: Request) -> Response:
         spec = await read(request, SandboxSpec)
         request.scope[ABOUT] = spec.id
-
-        async def as_it_is() -> tuple[Sandbox, bool]:
-            return await services.get_sandbox(spec.id, 0), False
-
-        sandbox, new = await lifetime.wait(services.create_sandbox(spec, preferred_wait(request)), as_it_is)
+        sandbox, new = await services.create_sandbox(spec, preferred_wait(request))
         if sandbox.state == "creating":
             return answer(sandbox, 202)
         return answer(sandbox, 201 if new else 200)
 
     async def show(request: Request) -> Response:
-        sid = path_id(request)
-        wait_s = queried_wait(request)
-        return answer(await lifetime.wait(services.get_sandbox(sid, wait_s), lambda: services.get_sandbox(sid, 0)))
+        return answer(await services.get_sandbox(path_id(request), queried_wait(request)))
 
     async def show_all(request: Request) -> Response:
         state = request.query_params.get("state")
@@ -48,8 +41,7 @@ def sandbox_routes(services: Services, lifetime: Lifetime) -> APIRouter:
     async def remove(request: Request) -> Response:
         sid = path_id(request)
         purge = request.query_params.get("purge", "false").lower() in _TRUE
-        work = services.remove_sandbox(sid, purge, preferred_wait(request))
-        sandbox = await lifetime.wait(work, lambda: services.get_sandbox(sid, 0))
+        sandbox = await services.remove_sandbox(sid, purge, preferred_wait(request))
         return answer(sandbox, 202 if sandbox.state == "removing" else 200)
 
     async def renew(request: Request) -> Response:

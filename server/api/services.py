@@ -29,8 +29,8 @@ class OutputSlice:
 class Services(Protocol):
     """All methods run on the event loop and raise `server.problems.ProblemError` for what is refused.
 
-    `wait_s` bounds how long a method waits for the thing to be over; it returns earlier when that comes earlier. A stopping
-    server cancels the waits that are under way: that must not undo what has been accepted.
+    `wait_s` bounds how long a method waits for the thing to be over; it returns earlier when that comes earlier, or after
+    `end_waits`, with the thing as it then is.
     """
 
     instance_id: str
@@ -79,6 +79,9 @@ class Services(Protocol):
 
     async def health(self) -> Health:
         """Everything that GET /health tells."""
+
+    def end_waits(self) -> None:
+        """All waits return now, and later ones at once: the server stops."""
 
     async def start(self) -> None:
         """Take up what an earlier server left."""

@@ -26,6 +26,7 @@ def status_routes(services: Services, metrics: Metrics, lifetime: Lifetime) -> A
     async def show_metrics(request: Request) -> Response:
         return Response(metrics.render(), media_type=CONTENT_TYPE)
 
-    router.add_api_route("/health", health, methods=["GET"], summary="Is it alive; with the token, what is it", **docs.described(answer=Health))
+    described = docs.described(answer=Health)
+    router.add_api_route("/health", health, methods=["GET"], summary="Alive? With the token: what is it", **described)
     router.add_api_route("/metrics", show_metrics, methods=["GET"], summary="Prometheus text", **docs.described())
     return router

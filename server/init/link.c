@@ -184,7 +184,7 @@ static void say_what_is_due(void)
         return;
     wait_writable = false;
     send_at = 0;
-    if (!send_pipes())
+    if (!send_pipes() || !welcomed) /* before the WELCOME a hello and its pipes, nothing else */
         return;
     for (; stale_count; stale_count--) {
         char body[4 + ID_LENGTH_MAX + 8];

@@ -1,0 +1,187 @@
+"""`remote-env serve`: one server process, from its first check to its last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+import uvicorn
+import uvloop
+
+from server import logs, tls
+from server.app import create_app
+from server.auth import Auth
+from server.datadir import CannotStart, DataDirLock, read_or_make_token, readable_by_others
+from server.lifetime import Lifetime
+from server.listen import BACKLOG, CannotListen, bind, is_loopback
+from server.metrics import Metrics
+from server.settings import Settings, unknown_variables
+
+if TYPE_CHECKING:
+    from server.api.services import Services
+
+log = logging.getLogger("server.main")
+
+KEEP_ALIVE_S = 300  # clients let idle connections go after 30 s, so ours are never the first to be closed
+_DRAIN_S = 10  # seconds that answers under way get once the server stops
+_OPEN_FILES = 65536  # descriptors wanted at most: three for each execution, one for each connection
+
+MakeServices = Callable[[Settings, Metrics, Callable[[BaseException], None]], "Services"]
+"""Settings, metrics, and what to call when memory can no longer be trusted → the services."""
+
+
+def serve(settings: Settings, make_services: MakeServices | None = None) -> int:
+    """Run a server until it is told to stop (SIGTERM, SIGINT; a second one ends it at once, which loses nothing).
+
+    Args:
+        make_services: what does the work behind the routes; default: the real `server.world.World`.
+    Returns:
+        The process's exit code: 0 after an orderly stop, 1 when it could not start (the log says why).
+    """
+    _occupy_standard_descriptors()
+    writer = logs.configure(settings.log_format, settings.log_level)
+    lifetime = Lifetime()
+    lock: DataDirLock | None = None
+    try:
+        os.umask(0o077)
+        _raise_open_files()
+        lock = DataDirLock(settings.data_dir)
+        uvloop.run(_run(settings, make_services or _world, lifetime, writer))
+    except (CannotStart, CannotListen) as error:
+        log.error("cannot start", extra={"reason": str(error)})
+        return 1
+    except Exception as error:
+        log.critical("server failed", exc_info=error)
+        return 1
+    finally:
+        if lifetime.restart_reason is None:
+            if lock is not None:
+                lock.release()
+            writer.close()
+    if lifetime.restart_reason is not None:
+        log.critical("starting again", extra={"reason": lifetime.restart_reason})
+        writer.close()
+        _start_again()
+    return 0
+
+
+def _world(settings: Settings, metrics: Metrics, on_fatal: Callable[[BaseException], None]) -> Services:
+    from server.world import World
+
+    return World(settings, metrics, on_fatal)
+
+
+async def _run(settings: Settings, make_services: MakeServices, lifetime: Lifetime, writer: logs.Writer) -> None:
+    token, made = read_or_make_token(settings.token_path)
+    if readable_by_others(settings.token_path):
+        log.warning("token file can be read by others", extra={"file": settings.token_path, "mend": f"chmod 600 {settings.token_path}"})
+    for name in unknown_variables(os.environ):
+        log.warning("environment variable is no setting", extra={"variable": name})
+    certificate = _certificate(settings)
+    sockets = bind(settings.host, settings.port)
+    metrics = Metrics()
+    services = make_services(settings, metrics, lambda error: lifetime.restart(str(error)))
+    names = settings.allowed_hosts if is_loopback(settings.host) else (*settings.allowed_hosts, *tls.own_names())
+    _obey_signals(lifetime, writer)
+    await services.start()
+    app = create_app(services, settings, Auth(token, settings.host, names), metrics, lifetime)
+    server = _Server(
+        uvicorn.Config(
+            app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=_DRAIN_S, backlog=BACKLOG,
+            ssl_certfile=str(certificate.cert) if certificate else None, ssl_keyfile=certificate.key if certificate else None,
+        )
+    )  # fmt: skip
+    lifetime.on_stop(server.stop)
+    log.info(
+        "listening",
+        extra={
+            "url": _url(settings, sockets), "data_dir": settings.data_dir, "token_file": settings.token_path, "token_made": made or None,
+            "fingerprint": certificate.fingerprint() if certificate else None, "pid": os.getpid(), "instance_id": services.instance_id,
+        },
+    )  # fmt: skip
+    try:
+        await server.serve(sockets)
+    finally:
+        lifetime.stop()
+        if lifetime.restart_reason is None:
+            await services.stop(settings.remove_on_exit)
+            log.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its hold on the signals: ours stop the routes before the sockets."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def stop(self) -> None:
+        """Accept no connection any more, and return from `serve` when the answers under way have been sent."""
+        self.should_exit = True
+
+
+def _certificate(settings: Settings) -> tls.Certificate | None:
+    if settings.tls_self_signed:
+        certificate = tls.self_signed(settings.data_dir / "tls", [settings.host, *settings.allowed_hosts])
+    elif settings.tls_cert is not None and settings.tls_key is not None:
+        certificate = tls.Certificate(settings.tls_cert, settings.tls_key)
+    else:
+        return None
+    certificate.check()
+    return certificate
+
+
+def _url(settings: Settings, sockets: list[socket.socket]) -> str:
+    host = settings.host if ":" not in settings.host else f"[{settings.host.strip('[]')}]"
+    return f"{'https' if settings.tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
+
+
+def _obey_signals(lifetime: Lifetime, writer: logs.Writer) -> None:
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if lifetime.stopping:
+            # Whoever is impatient may be: the journal is as good after this as after an orderly stop.
+            log.warning("stopped at once", extra={"signal": number.name})
+            writer.close()
+            os._exit(128 + number)
+        log.info("stopping", extra={"signal": number.name})
+        lifetime.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Started with stdin, stdout or stderr closed, the next file opened would become one of them, and a library that
+    prints would write into the journal."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDONLY if fd == 0 else os.O_WRONLY)  # takes the lowest free one: fd
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+
+
+def _raise_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _start_again() -> NoReturn:
+    """Become a fresh server with the same command line. Every descriptor of ours, the lock too, closes on exec."""
+    arguments = sys.orig_argv[1:]
+    os.execv(sys.executable, [sys.executable, *arguments])

@@ -1,0 +1,206 @@
+"""The execution machine: every (state, event) pair."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+import server.machines
+from server.machines import execution as rules
+from server.machines.execution import (
+    AttachOutput,
+    CancelRequested,
+    CommitCancel,
+    CommitFinal,
+    CommitLost,
+    EndingArrived,
+    Event,
+    ExecutionMachine,
+    Instruction,
+    InvalidTransition,
+    ListedEnded,
+    ListedRunning,
+    NotListed,
+    NotSent,
+    OutputTaken,
+    SandboxOver,
+    SendAck,
+    SendKill,
+    SendRun,
+    SendSkip,
+    Started,
+    State,
+    TakeOutput,
+    Turn,
+)
+from server.messages import Ending, EndingKind
+
+ENDING = Ending(EndingKind.EXITED)
+EVENTS: tuple[Event, ...] = (
+    Turn(), NotSent(), Started(), EndingArrived(ENDING), OutputTaken(), CancelRequested(), ListedRunning(),
+    ListedEnded(ENDING), NotListed(), SandboxOver("sandbox_died"),
+)  # fmt: skip
+Kind = Literal["run", "fence"]
+
+W, S, R, D, E = State.WAITING, State.SENT, State.RUNNING, State.DRAINING, State.ENDED
+ATTACH, TAKE, ACK, KILL, SKIP, RUN, FLAG = (
+    AttachOutput(), TakeOutput(ENDING), SendAck(), SendKill(), SendSkip(), SendRun(), CommitCancel()
+)  # fmt: skip
+
+
+def lost(ran: bool | Literal["unknown"]) -> CommitLost:
+    return CommitLost("sandbox_died", ran)
+
+
+# (state, event) → (state, instructions) of a run that nobody cancelled. What is not here must raise.
+PLAIN: dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]] = {
+    (W, Turn): (S, (RUN,)),
+    (W, CancelRequested): (W, (FLAG,)),
+    (W, ListedRunning): (R, (ATTACH,)),
+    (W, ListedEnded): (D, (ATTACH, TAKE)),
+    (W, NotListed): (W, ()),
+    (W, SandboxOver): (E, (lost("unknown"),)),
+    (S, NotSent): (W, ()),
+    (S, Started): (R, (ATTACH,)),
+    (S, EndingArrived): (D, (TAKE,)),
+    (S, CancelRequested): (S, (FLAG, KILL)),
+    (S, ListedRunning): (R, (ATTACH,)),
+    (S, ListedEnded): (D, (ATTACH, TAKE)),
+    (S, NotListed): (W, ()),
+    (S, SandboxOver): (E, (lost("unknown"),)),
+    (R, EndingArrived): (D, (TAKE,)),
+    (R, CancelRequested): (R, (FLAG, KILL)),
+    (R, ListedRunning): (R, (ATTACH,)),
+    (R, ListedEnded): (D, (ATTACH, TAKE)),
+    (R, SandboxOver): (E, (lost(True),)),
+    (D, OutputTaken): (E, (CommitFinal(), ACK)),
+    (D, CancelRequested): (D, ()),
+    (D, ListedEnded): (D, ()),
+    (E, CancelRequested): (E, ()),
+    (E, ListedEnded): (E, (ACK,)),
+}
+
+# Where the flag is set, and where the row is a fence, these differ.
+CANCELLING = PLAIN | {
+    (W, Turn): (S, (SKIP,)),
+    (W, CancelRequested): (W, ()),
+    (W, ListedRunning): (R, (ATTACH, KILL)),
+    (S, CancelRequested): (S, ()),
+    (S, ListedRunning): (R, (ATTACH, KILL)),
+    (R, CancelRequested): (R, ()),
+    (R, ListedRunning): (R, (ATTACH, KILL)),
+}
+FENCE = PLAIN | {
+    (W, Turn): (S, (SKIP,)),
+    (S, CancelRequested): (S, ()),
+    (R, CancelRequested): (R, ()),
+}
+
+# A way into each state, for a run (or fence) with the flag as given at its beginning.
+PATHS: dict[State, tuple[Event, ...]] = {
+    W: (),
+    S: (Turn(),),
+    R: (Turn(), Started()),
+    D: (Turn(), Started(), EndingArrived(ENDING)),
+    E: (Turn(), Started(), EndingArrived(ENDING), OutputTaken()),
+}
+
+
+def machine_in(state: State, kind: Kind = "run", cancelling: bool = False) -> ExecutionMachine:
+    machine = ExecutionMachine(kind, cancelling)
+    for event in PATHS[state]:
+        machine.handle(event)
+    assert machine.state is state
+    return machine
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("state", State, ids=lambda state: state.value)
+@pytest.mark.parametrize(
+    ("kind", "cancelling", "table"),
+    [("run", False, PLAIN), ("run", True, CANCELLING), ("fence", False, FENCE)],
+    ids=["run", "cancelled run", "fence"],
+)
+def test_each_pair_gives_exactly_its_instructions_or_is_refused(
+    kind: Kind, cancelling: bool, table: dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]], state: State, event: Event
+) -> None:
+    machine = machine_in(state, kind, cancelling)
+    expected = table.get((state, type(event)))
+    if expected is not None:
+        assert (machine.handle(event), machine.state) == (expected[1], expected[0])
+        return
+    story = list(machine.story)
+    with pytest.raises(InvalidTransition):
+        machine.handle(event)
+    assert (machine.state, machine.cancelling, machine.kind, list(machine.story)) == (state, cancelling, kind, story)
+
+
+def test_the_table_lists_no_pair_beyond_those_tested() -> None:
+    assert set(rules.TABLE) == set(PLAIN)
+
+
+def test_a_refusal_tells_the_execution_s_story() -> None:
+    machine = machine_in(R)
+    with pytest.raises(InvalidTransition, match="Turn in waiting → Started in sent → OutputTaken in running"):
+        machine.handle(OutputTaken())
+
+
+def test_a_cancel_is_committed_before_a_kill_is_sent() -> None:
+    instructions = machine_in(R).handle(CancelRequested())
+    assert instructions.index(FLAG) < instructions.index(KILL)
+
+
+@pytest.mark.parametrize("state", [S, R], ids=lambda state: state.value)
+def test_a_second_cancel_says_nothing_new(state: State) -> None:
+    machine = machine_in(state)
+    machine.handle(CancelRequested())
+    assert machine.handle(CancelRequested()) == ()
+
+
+def test_a_cancelled_run_that_never_arrived_becomes_a_skip_on_the_next_link() -> None:
+    """CANCELJ: sent on a link that broke, cancelled, not in the next hello's table: it must not be started any more."""
+    machine = machine_in(S)
+    machine.handle(CancelRequested())
+    machine.handle(NotListed())
+    assert machine.handle(Turn()) == (SKIP,)
+
+
+def test_a_link_that_takes_nothing_keeps_the_place() -> None:
+    machine = machine_in(S)
+    machine.handle(NotSent())
+    assert machine.handle(Turn()) == (RUN,)
+
+
+def test_the_result_is_committed_before_the_init_may_forget_it() -> None:
+    """ACKAFTER."""
+    assert machine_in(D).handle(OutputTaken()) == (CommitFinal(), ACK)
+
+
+def test_a_cancel_after_the_ending_changes_nothing() -> None:
+    """The command was faster: its true ending stands."""
+    machine = machine_in(D)
+    machine.handle(CancelRequested())
+    assert (machine.cancelling, machine.handle(OutputTaken())) == (False, (CommitFinal(), ACK))
+
+
+def test_the_machines_import_neither_clock_nor_disk_nor_network() -> None:
+    """A table that reads the clock or the disk cannot be simulated."""
+    allowed = {
+        "__future__", "typing", "dataclasses", "enum", "collections", "collections.abc", "remote_env.protocol",
+        "server.messages", "server.machines.execution", "server.machines.lease", "server.machines.sandbox",
+    }  # fmt: skip
+    imported: dict[str, set[str]] = {}
+    for path in sorted(Path(next(iter(server.machines.__path__))).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported.setdefault(path.name, set()).update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                imported.setdefault(path.name, set()).add(node.module or "")
+    assert set(imported) >= {"execution.py", "sandbox.py", "lease.py"}
+    assert {name: modules - allowed for name, modules in imported.items() if modules - allowed} == {}
+    assert "server.machines.execution" in sys.modules
