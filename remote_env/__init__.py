@@ -37,6 +37,7 @@ from remote_env.execution import Execution
 from remote_env.idempotency import ReadCommands
 from remote_env.sandbox import Sandbox
 from remote_env.timings import Timings
+from remote_env.version import __version__
 
 __all__ = [
     "Client",
@@ -64,4 +65,5 @@ __all__ = [
     "Timings",
     "Unauthorized",
     "Unreachable",
+    "__version__",
 ]

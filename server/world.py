@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from remote_env import __version__
 from remote_env.protocol import (
     PROTOCOL_VERSION,
     Execution,
@@ -24,6 +23,7 @@ from remote_env.protocol import (
     SandboxSpec,
     new_id,
 )
+from remote_env.version import __version__
 from server import answers
 from server.api.services import OutputSlice
 from server.engine import Engine, EngineError

@@ -1,0 +1,54 @@
+"""Fixtures that tests of every kind share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from remote_env import Client, Sandbox
+from tests.support.server import BUSYBOX, SMALL, Server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that tests share: do not hurt it."""
+    shared = Server(tmp_path_factory.mktemp("server") / "data")
+    try:
+        yield shared.start()
+    finally:
+        shared.remove_all()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Make servers of one's own, to be hurt: `make_server(*options, environ=…)`, not yet started."""
+    made: list[Server] = []
+
+    def make(*options: str, environ: dict[str, str] | None = None) -> Server:
+        made.append(Server(tmp_path / f"data{len(made)}", *options, environ=environ))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            each.remove_all()
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[Client]:
+    """A client of the shared server."""
+    with server.client() as shared:
+        yield shared
+
+
+@pytest.fixture
+def sandbox(client: Client) -> Iterator[Sandbox]:
+    """A busybox sandbox of one's own on the shared server."""
+    made = client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
+    try:
+        yield made
+    finally:
+        made.remove()

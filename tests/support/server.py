@@ -1,0 +1,120 @@
+"""A real server in a process of its own, that tests can kill and start again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import requests
+
+from remote_env import Client, Timings
+
+START_S = 30.0
+BUSYBOX = "remote-env/busybox:latest"
+SANDBOX = "remote-env/sandbox:latest"
+SCRATCH = "remote-env/scratch:latest"
+NONROOT = "remote-env/nonroot:latest"
+SMALL = 128 << 20  # bytes of memory of a test's sandbox, so that many fit
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Server:
+    """`remote-env serve` with a data directory of its own.
+
+    Args:
+        data_dir: kept over restarts.
+        options: flags of `remote-env serve`.
+    """
+
+    def __init__(self, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self.options = options
+        self.environ = dict(environ or {})
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = data_dir.with_name(data_dir.name + ".log")
+
+    @property
+    def token(self) -> str:
+        return (self.data_dir / "token").read_text().strip()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What the environment of a client's process needs."""
+        return {"REMOTE_ENV_URL": self.url, "REMOTE_ENV_TOKEN_FILE": str(self.data_dir / "token")}
+
+    def spawn(self, failpoints: str = "") -> subprocess.Popen[bytes]:
+        """Start the process without waiting for it."""
+        environ = {**os.environ, **self.environ, "REMOTE_ENV_FAILPOINTS": failpoints}
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "remote_env.cli.main", "serve", "--port", str(self.port), "--data-dir", str(self.data_dir),
+                 "--min-free-disk", "64MiB", "--capacity-memory", "64GiB", *self.options],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=Path(__file__).parents[2],
+            )  # fmt: skip
+        return self.process
+
+    def start(self, failpoints: str = "") -> Server:
+        """Start, and wait until it answers."""
+        process = self.spawn(failpoints)
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            try:
+                if requests.get(f"{self.url}/health", timeout=5).ok:
+                    return self
+            except requests.ConnectionError:
+                time.sleep(0.02)
+        raise AssertionError(f"the server did not start (exit code {process.poll()}):\n{self.log.read_text()[-4000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self, failpoints: str = "") -> None:
+        self.kill()
+        self.start(failpoints)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait. Returns the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def client(self, timings: Timings | None = None) -> Client:
+        return Client(self.url, self.token, **({} if timings is None else {"timings": timings}))
+
+    def remove_all(self) -> None:
+        """Stop the server and remove every container that it made."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        identity = self.data_dir / "instance_id"
+        if not identity.exists():
+            return
+        label = f"label=remote-env.instance={identity.read_text().strip()}"
+        found = subprocess.run(["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True).stdout.split()
+        if found:
+            subprocess.run(["docker", "rm", "-fv", *found], check=True, capture_output=True)
+
+    def containers(self) -> list[str]:
+        """Ids of the containers of this server, as the engine tells them."""
+        label = f"label=remote-env.instance={(self.data_dir / 'instance_id').read_text().strip()}"
+        out = subprocess.run(["docker", "ps", "-aq", "--no-trunc", "--filter", label], capture_output=True, text=True, check=True)
+        return out.stdout.split()
