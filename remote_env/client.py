@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -71,6 +72,7 @@ class Client:
         self._on_lease_end = on_lease_end
         self.beat_s = self.timings.heartbeat_s
         self._sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+        self._closed = threading.Event()
         self._beating_in: int | None = None  # the process whose heartbeat renews this client's run
 
     @property
@@ -167,6 +169,7 @@ class Client:
     def close(self) -> None:
         """Ends the heartbeat of this client and its connections. Sandboxes stay, until their lease runs out. A call of
         another thread that is under way raises; its command goes on. May be repeated."""
+        self._closed.set()
         self._transport.close()
         HEARTBEATS.leave(self, self._endpoint, self.timings)
 
@@ -183,11 +186,11 @@ class Client:
 
     def keep_alive(self) -> None:
         """Sees that this process renews the lease of this client's run."""
-        if self._beating_in == os.getpid() or self._transport.closed:
+        if self._beating_in == os.getpid() or self._closed.is_set():
             return
         HEARTBEATS.join(self, self._endpoint, self.timings)
         self._beating_in = os.getpid()
-        if self._transport.closed:  # by another thread, which may have come too early to see this one
+        if self._closed.is_set():  # by another thread, which may have come too early to see this one
             HEARTBEATS.leave(self, self._endpoint, self.timings)
 
     def learn_gone(self, gone: dict[str, str]) -> None:

@@ -316,7 +316,11 @@ class Delivery:
 
     def _request(self, now: float, after_s: float = 0.0) -> Request:
         self._asked_at = now + after_s
-        kind = {Phase.POSTING: Post, Phase.FENCING: Abandon}.get(self.phase, Get)
+        kind: type[Request] = Get
+        if self.phase is Phase.POSTING:
+            kind = Post
+        elif self.phase is Phase.FENCING:
+            kind = Abandon
         return kind(after_s=after_s, wait_s=self._slice(self._asked_at))
 
     def _slice(self, at: float) -> float:

@@ -21,8 +21,6 @@ from remote_env.errors import (
     InvalidSpec,
     MisuseError,
     NotRunError,
-    OutcomeUnknownError,
-    OutputIncomplete,
     RemoteEnvError,
     SandboxGone,
 )
@@ -111,9 +109,7 @@ class RemoteDockerEnvironment:
         """The engine's own id of the container."""
         return self.sandbox.container_id
 
-    def execute(
-        self, command: str | Sequence[str] | Mapping[str, Any], cwd: str = "", *, timeout: float | None = None
-    ) -> dict[str, Any]:
+    def execute(self, command: str | Sequence[str] | Mapping[str, Any], cwd: str = "", *, timeout: float | None = None) -> dict[str, Any]:
         """Runs the command at most once and waits for its end.
 
         Args:
@@ -131,7 +127,7 @@ class RemoteDockerEnvironment:
         """
         words = command["command"] if isinstance(command, Mapping) else command
         began = time.monotonic()
-        options = {"timeout_s": self.timeout if timeout is None else timeout}
+        options: dict[str, Any] = {"timeout_s": self.timeout if timeout is None else timeout}
         workdir = self._workdir(cwd)
         if workdir is not None:
             options["workdir"] = workdir
@@ -189,9 +185,7 @@ def _answer_for(error: RemoteEnvError, record: Execution | None, seconds: float)
     """The dict for a command whose end, or whose output, nobody can show."""
     ran: bool | str = "unknown"
     outcome = "unknown"
-    if isinstance(error, NotRunError):
-        ran, outcome = False, "not_run"
-    elif isinstance(error, SandboxGone):
+    if isinstance(error, (NotRunError, SandboxGone)):
         ran, outcome = False, "not_run"
     elif record is not None and record.outcome is not None:
         ran, outcome = record.outcome.ran, record.outcome.kind

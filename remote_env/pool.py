@@ -101,8 +101,8 @@ class _Pool(HTTPConnectionPool):
     connections: Connections
 
     def _new_conn(self) -> Any:
-        connection = super()._new_conn()
-        connection.connections = self.connections  # type: ignore[union-attr]
+        connection: Any = super()._new_conn()
+        connection.connections = self.connections
         return connection
 
     def _get_conn(self, timeout: float | None = None) -> Any:

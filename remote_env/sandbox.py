@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import os
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -26,7 +25,6 @@ from remote_env.errors import (
 )
 from remote_env.exchange import Refused
 from remote_env.execution import Execution
-from remote_env.idempotency import ReadCommands
 from remote_env.protocol import EPOCH_HEADER, AbandonRequest, ExecutionSpec, new_id
 
 if TYPE_CHECKING:
@@ -227,16 +225,14 @@ class Sandbox:
 
     def _require_live(self) -> None:
         if self._gone is not None:
-            raise SandboxGone(
-                f"Sandbox {self.id} is gone: {self._gone}. This command did not run. Make a new sandbox.", sandbox_id=self.id
-            )
+            raise SandboxGone(f"Sandbox {self.id} is gone: {self._gone}. This command did not run. Make a new sandbox.", sandbox_id=self.id)
 
     def _spec(self, command: str | Sequence[str], options: dict[str, Any]) -> ExecutionSpec:
         fields: dict[str, Any] = {"id": new_id(), **options}
         if isinstance(command, str):
             fields["command"] = command
-        elif isinstance(command, Sequence) and not isinstance(command, (bytes, bytearray)):
-            fields["argv"] = tuple(os.fspath(word) for word in command)
+        elif isinstance(command, (list, tuple)):
+            fields["argv"] = tuple(command)
         else:
             raise InvalidSpec(f"A command is a string or a list of strings, not {type(command).__name__}. Nothing was sent.")
         if isinstance(fields.get("stdin"), (bytes, bytearray)):

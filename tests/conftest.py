@@ -10,6 +10,8 @@ import pytest
 from remote_env import Client, Sandbox
 from tests.support.server import BUSYBOX, SMALL, Server
 
+pytest_plugins = ["tests.engine_fixtures"]
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

@@ -173,6 +173,8 @@ class Server:
         if isinstance(verdict, sandbox_rules.GiveUp):
             self.world.give_up(verdict.reason)
             return
+        if self.link is not None:
+            self.link.to_server.clear()
         self.link = link
         for id_, event in verdict.events:
             self.apply(id_, event)
@@ -282,9 +284,10 @@ class World:
                 self.newest.to_server.extend(said)
 
     def server_takes(self) -> None:
-        readable = [link for link in self.links if link.to_server]
-        if self.server is not None and readable:
-            link = self.random.choice(readable)
+        # Oldest link first: connections are taken in the order in which they were made, and the init closes one before it
+        # makes the next, so an event loop never sees a later hello before an earlier one.
+        link = next((link for link in self.links if link.to_server), None)
+        if self.server is not None and link is not None:
             self.server.take(link, link.to_server.popleft())
 
     def output_taken(self) -> None:
@@ -304,7 +307,7 @@ class World:
 
     def init_connects(self) -> None:
         """ONELINK: the old socket is closed before the table for the next hello is written."""
-        if self.init is not None and self.server is not None and self.newest is None:
+        if self.init is not None and self.server is not None and (self.newest is None or self.newest.broken):
             self.newest = Link()
             self.newest.to_server.append(Packet("hello", hello=self.init.hello()))
             self.links.append(self.newest)
@@ -314,10 +317,11 @@ class World:
             self.newest.stopped = not self.newest.stopped
 
     def server_dies(self) -> None:
+        """What it has sent outlives it: the init may read on until it closes its end."""
         self.server, self.crash_in = None, None
         for link in self.links:
             link.broken = True
-        self.links, self.newest = [], None
+        self.links = []
 
     def server_dies_soon(self) -> None:
         self.crash_in = self.random.randrange(4)
@@ -328,7 +332,7 @@ class World:
 
     def container_dies(self) -> None:
         """Its last words are still read (the queue of its link); then what has no ending is lost."""
-        if not self.may_die or self.init is None or self.server is None or self.random.random() > 0.05:
+        if not self.may_die or self.init is None or self.server is None or self.random.random() > 0.02:
             return
         self.init = None
         self.bury()

@@ -13,7 +13,7 @@ from server.machines.execution import CommitFinal, NotListed, SendAck, SendRun, 
 from tests.unit.core import simulation
 from tests.unit.core.simulation import BrokenPromise, run
 
-SEEDS = range(400)
+SEEDS = range(300)
 
 
 def first_violation(seeds: range = range(300), **world: bool) -> str:
@@ -36,7 +36,7 @@ def test_the_promises_hold_in_every_history(may_die: bool) -> None:
         endings.update(str(row.final and row.final[0]) for row in world.journal.values())
         happened.update(world.history)
     # A simulation in which nothing happens would hold as well.
-    assert endings["ended"] > 2000
+    assert endings["ended"] > 1500
     assert (endings["lost"] > 0) is may_die
     assert all(happened[name] > 400 for name in ("link_breaks", "server_dies", "init_connects", "cancel", "output_taken"))
 

@@ -1,0 +1,1 @@
+"""Adapters: remote-env as the environment of agent harnesses. One module a harness; each imports its peer lazily."""

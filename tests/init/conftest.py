@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from server import initbuild
+from tests.init.harness import Init, Server
+
+
+@pytest.fixture(scope="session")
+def sanitized_binary() -> Path:
+    return initbuild.build_sanitized()
+
+
+@pytest.fixture(scope="session")
+def small_table_binary() -> Path:
+    return initbuild.build_sanitized(defines=("TABLE_SIZE=8",))
+
+
+@pytest.fixture(scope="session")
+def plain_binary() -> Path:
+    return initbuild.init_path(initbuild.host_arch())
+
+
+@pytest.fixture
+def start_init() -> Iterator[Callable[..., Init]]:
+    """Starts inits; all of them are ended, and checked, after the test."""
+    started: list[Init] = []
+
+    def start(binary: Path, *options: str, pid_namespace: bool = False) -> Init:
+        started.append(Init(binary, *options, pid_namespace=pid_namespace))
+        return started[-1]
+
+    yield start
+    for init in started:
+        init.close()
+
+
+@pytest.fixture
+def init(start_init: Callable[..., Init], sanitized_binary: Path) -> Init:
+    """A sanitized init with its server connected."""
+    init = start_init(sanitized_binary)
+    init.server.connect()
+    return init
+
+
+@pytest.fixture
+def server(init: Init) -> Server:
+    return init.server
+
+
+@pytest.fixture
+def namespaced(start_init: Callable[..., Init], sanitized_binary: Path) -> Init:
+    """A sanitized init that is PID 1 of a pid namespace of its own."""
+    if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode != 0:
+        pytest.skip("pid namespaces cannot be made here")
+    init = start_init(sanitized_binary, pid_namespace=True)
+    init.server.connect()
+    return init
+
+
+@pytest.fixture
+def as_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can start commands of other users")

@@ -1,0 +1,370 @@
+"""The init as a plain process, and a server's end of its link: enough of a server to ask for anything, in any order."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server import messages
+from server.messages import Ended, EndingKind, Hello, Pipes, Run, RunFlag, Stale, Started, Type
+
+PATIENCE_S = 60.0  # never reached by a healthy init; a bound for sick ones
+DAY_MS = 24 * 3600 * 1000
+BASE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "FROM_IMAGE": "yes", "HOME": "/from/image"}
+
+
+class TimedOut(AssertionError):
+    """What a test waited for has not come."""
+
+
+@dataclass
+class Execution:
+    """What the server's end knows of one execution."""
+
+    id: str
+    number: int
+    pipe: int | None = None
+    output: bytearray = field(default_factory=bytearray)
+    started: Started | None = None
+    ended: Ended | None = None
+
+    @property
+    def text(self) -> str:
+        return self.output.decode()
+
+    @property
+    def exit_code(self) -> int:
+        """The code it exited with. Fails for any other ending."""
+        assert self.ended is not None
+        assert self.ended.ending.kind is EndingKind.EXITED, self.ended
+        return os.waitstatus_to_exitcode(self.ended.ending.status)
+
+    def drop_pipe(self) -> None:
+        if self.pipe is not None:
+            os.close(self.pipe)
+            self.pipe = None
+
+
+class Server:
+    """Listens where the init looks for its server. Everything is read in `wait_for`, by the test's own thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "server.sock"
+        self.executions: dict[str, Execution] = {}
+        self.stale: list[Stale] = []
+        self.hello: Hello | None = None
+        self.number = 0
+        self.welcome_ms = DAY_MS
+        self.reading = True  # of outputs; a test may leave them in their pipes
+        self._listener: socket.socket | None = None
+        self.link: socket.socket | None = None
+
+    # ------------------------------------------------------------------------------------------- the link's life
+
+    def listen(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(self.path))
+        self._listener.listen(8)
+
+    def connect(self, welcome: bool = True) -> Hello:
+        """Wait for the init, take its hello and the read ends that follow it."""
+        if self._listener is None:
+            self.listen()
+        assert self._listener is not None
+        self._listener.settimeout(PATIENCE_S)
+        self.link, _ = self._listener.accept()
+        self.link.settimeout(PATIENCE_S)
+        hello = self._receive(self.link)
+        assert isinstance(hello, Hello), hello
+        self.hello = hello
+        missing = hello.pipes
+        while missing:
+            pipes = self._receive(self.link)
+            assert isinstance(pipes, Pipes), pipes
+            missing -= len(pipes.ids)
+        for entry in hello.entries:
+            execution = self.executions.setdefault(entry.id, Execution(entry.id, entry.number))
+            if entry.ending is not None:
+                execution.ended = Ended(entry.id, entry.number, entry.ending)
+        if welcome:
+            self.link.send(messages.welcome(self.welcome_ms))
+        return hello
+
+    def die(self) -> None:
+        """What is left of a server after SIGKILL: nothing."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self.path.unlink()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Lose the link and every read end; go on listening."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+        for execution in self.executions.values():
+            execution.drop_pipe()
+
+    # ------------------------------------------------------------------------------------------------- requests
+
+    def send(self, packet: bytes, fds: Sequence[int] = ()) -> None:
+        assert self.link is not None
+        socket.send_fds(self.link, [packet], fds) if fds else self.link.send(packet)
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        env: dict[str, str] | None = None,
+        user: str = "",
+        workdir: str = "/",
+        flags: RunFlag = RunFlag(0),  # noqa: B008
+        stdin: int | None = None,
+        timeout_ms: int = 0,
+        idle_timeout_ms: int = 0,
+        grace_ms: int = 50,
+        number: int | None = None,
+        id_: str | None = None,
+        large: bool = False,
+    ) -> Execution:
+        """Ask for a run: a string goes to `sh -c`, a sequence is the argv."""
+        if number is None:
+            self.number += 1
+            number = self.number
+        execution = Execution(id_ or f"execution-{number}", number)
+        self.executions.setdefault(execution.id, execution)
+        argv = ("sh", "-c", command) if isinstance(command, str) else tuple(command)
+        run = Run(
+            number=number, id=execution.id, argv=argv, env=tuple(f"{k}={v}" for k, v in (env or {}).items()), user=user, workdir=workdir,
+            flags=flags | (RunFlag.STDIN if stdin is not None else RunFlag(0)),
+            timeout_ms=timeout_ms, idle_timeout_ms=idle_timeout_ms, grace_ms=grace_ms,
+        )  # fmt: skip
+        body = messages.run_body(run)
+        fds: list[int] = []
+        if large or len(body) > messages.PACKET_LIMIT - 8:
+            fds.append(memory_file(body))
+            packet = messages.large_packet(Type.RUN, len(body))
+        else:
+            packet = messages.packet(Type.RUN, body)
+        self.send(packet, fds + ([stdin] if stdin is not None else []))
+        for fd in fds:
+            os.close(fd)
+        return execution
+
+    def skip(self, number: int | None = None) -> Execution:
+        if number is None:
+            self.number += 1
+            number = self.number
+        execution = Execution(f"execution-{number}", number)
+        self.executions.setdefault(execution.id, execution)
+        self.send(messages.skip(number, execution.id))
+        return execution
+
+    def kill(self, execution: Execution) -> None:
+        self.send(messages.kill(execution.id))
+
+    def ack(self, execution: Execution) -> None:
+        """The end of an execution for the server: it forgets the pipe, the init forgets the id."""
+        self.send(messages.ack(execution.id))
+        execution.drop_pipe()
+        self.executions.pop(execution.id, None)
+
+    # -------------------------------------------------------------------------------------------------- waiting
+
+    def wait_for(self, done: Callable[[], object], what: str) -> None:
+        """Read link and outputs until `done()`."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not done():
+            self._turn(deadline, what)
+
+    def ended(self, execution: Execution) -> Execution:
+        """Wait for its ending, then take what its pipe holds, once (DRAINN)."""
+        self.wait_for(lambda: execution.ended, f"the ending of {execution.id}")
+        self._drain(execution)
+        return execution
+
+    def finished(self, execution: Execution) -> Execution:
+        """As `ended`, then acknowledge."""
+        self.ended(execution)
+        self.ack(execution)
+        return execution
+
+    def do(self, command: str | Sequence[str], **how: object) -> Execution:
+        """Run to the end and acknowledge."""
+        return self.finished(self.run(command, **how))  # type: ignore[arg-type]
+
+    def output_of(self, execution: Execution, text: str) -> Execution:
+        """Wait until `text` is in its output."""
+        self.wait_for(lambda: text.encode() in execution.output, f"{text!r} from {execution.id}, which said {execution.output[-200:]!r}")
+        return execution
+
+    def all_said(self) -> None:
+        """Wait until the init has taken in all that was sent before: its answer to one more request, a stale skip."""
+        before = len(self.stale)
+        self.send(messages.skip(0, "all-said"))
+        self.wait_for(lambda: len(self.stale) > before, "the answer to a stale skip")
+
+    def _drain(self, execution: Execution) -> None:
+        if execution.pipe is None:
+            return
+        held = unread(execution.pipe)
+        while held > 0:
+            data = os.read(execution.pipe, held)
+            execution.output += data
+            held -= len(data)
+
+    def _turn(self, deadline: float, what: str) -> None:
+        poller = select.poll()
+        readers = {e.pipe: e for e in self.executions.values() if e.pipe is not None and e.ended is None} if self.reading else {}
+        for fd in readers:
+            poller.register(fd, select.POLLIN)
+        assert self.link is not None
+        poller.register(self.link, select.POLLIN)
+        left = deadline - time.monotonic()
+        if left <= 0 or not (ready := poller.poll(left * 1000)):
+            raise TimedOut(f"{what} has not come within {PATIENCE_S} s")
+        for fd, _ in ready:
+            if fd == self.link.fileno():
+                self._receive(self.link)
+            elif data := os.read(fd, 1 << 16):
+                readers[fd].output += data
+            else:
+                readers[fd].drop_pipe()
+
+    def _receive(self, link: socket.socket) -> messages.FromInit:
+        data, fds, flags, _ = socket.recv_fds(link, messages.PACKET_LIMIT, messages.PIPES_PER_PACKET, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            raise ConnectionResetError("the init closed the link")
+        assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+        type_, large, length = messages.header(data)
+        body = messages.packet_body(data)
+        if large:
+            memory = fds.pop(0)
+            body = os.pread(memory, length, 0)
+            os.close(memory)
+        message = messages.parse(type_, body)
+        if isinstance(message, Pipes):
+            for id_, fd in zip(message.ids, fds, strict=True):
+                self.executions.setdefault(id_, Execution(id_, 0)).pipe = fd
+        elif isinstance(message, Started):
+            (self.executions[message.id].pipe,) = fds
+            self.executions[message.id].started = message
+        elif isinstance(message, Ended):
+            self.executions[message.id].ended = message
+        elif isinstance(message, Stale):
+            self.stale.append(message)
+        return message
+
+
+class Init:
+    """A running init, its server, and a directory for both."""
+
+    def __init__(self, binary: Path, *options: str, pid_namespace: bool = False) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="init-"))
+        self.directory.chmod(0o777)  # commands of other users write here
+        self.server = Server(self.directory)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        argv = [str(binary), "--socket", str(self.server.path), *options]
+        if pid_namespace:
+            argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *argv]
+        self.process = subprocess.Popen(
+            argv, env=BASE_ENV, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._stderr, start_new_session=True
+        )
+        self._pid_namespace = pid_namespace
+
+    @property
+    def pid(self) -> int:
+        """The init's pid, as seen from here."""
+        if not self._pid_namespace:
+            return self.process.pid
+        (child,) = children(self.process.pid)
+        return child
+
+    def close(self) -> None:
+        """End it as an engine would, and check that it went well and left nothing behind."""
+        family = [self.process.pid, *descendants(self.process.pid)]
+        try:
+            if self.process.poll() is None:
+                os.kill(self.pid, signal.SIGTERM)
+            code = self.process.wait(timeout=20)
+        finally:
+            for pid in family:
+                if alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+            self.server.die()
+            shutil.rmtree(self.directory)
+        self._stderr.seek(0)
+        complaints = self._stderr.read().decode()
+        self._stderr.close()
+        assert not complaints, complaints
+        assert code == 0, f"the init ended with {code}"
+
+
+def memory_file(content: bytes) -> int:
+    """A descriptor to read `content` from."""
+    fd = os.memfd_create("test")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def unread(pipe: int) -> int:
+    """How many bytes a pipe holds."""
+    (held,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"))
+    return int(held)
+
+
+def children(pid: int) -> list[int]:
+    return [child for child, parent in _parents().items() if parent == pid]
+
+
+def descendants(pid: int) -> list[int]:
+    parents = _parents()
+    found: list[int] = []
+    layer = [pid]
+    while layer:
+        layer = [child for child, parent in parents.items() if parent in layer]
+        found += layer
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and it is more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """For what nothing announces, such as another process's death."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimedOut(f"{what} has not come about within {PATIENCE_S} s")
+        time.sleep(0.002)
+
+
+def _parents() -> dict[int, int]:
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return parents

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from remote_env import Client, Sandbox, Timings
+from tests.unit.client.fakeserver import TOKEN, FakeServer
+
+FAST = replace(
+    Timings(),
+    retry_first_s=0.001,
+    retry_most_s=0.02,
+    poll_slice_s=0.1,
+    first_contact_s=0.05,
+    rebuild_s=0.001,
+    farewell_s=2.0,
+)
+"""As in production, but what is waited out is short. Budgets stay long: a slow machine must not spend them."""
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    """No variable of the machine's reaches the client."""
+    for name in ("URL", "TOKEN", "TOKEN_FILE", "CA_FILE", "FINGERPRINT", "DEBUG"):
+        monkeypatch.delenv(f"REMOTE_ENV_{name}", raising=False)
+    monkeypatch.setenv("REMOTE_ENV_SERVER_DATA_DIR", f"{tmp_path}/no-server-here")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(fake: FakeServer) -> Iterator[Client]:
+    with Client(fake.url, TOKEN, timings=FAST) as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox(client: Client) -> Sandbox:
+    return client.create_sandbox("image")

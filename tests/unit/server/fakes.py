@@ -1,0 +1,227 @@
+"""Services in memory, for the tests of the routes: no engine, no journal. Commands end when the test says so.
+
+A command is acted out by its text: `hang` goes on until `finish`, `fail` raises what nobody expects, `commit` is a failed
+commit, anything else ends at once with code 0 and its own text as output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timezone
+
+from remote_env.protocol import (
+    PROTOCOL_VERSION,
+    Execution,
+    ExecutionSpec,
+    Health,
+    LeaseAnswer,
+    Outcome,
+    Output,
+    Sandbox,
+    SandboxSpec,
+)
+from server.api.services import OutputSlice
+from server.journal import CommitFailed
+from server.metrics import Metrics
+from server.problems import ProblemError
+from server.settings import Settings
+
+EPOCH = "e" * 32
+OTHER_EPOCH = "f" * 32
+SANDBOX = "sandbox-one"
+RUN = "run-number-one"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+
+class FakeServices:
+    """Satisfies `server.api.services.Services`."""
+
+    def __init__(
+        self, settings: Settings | None = None, metrics: Metrics | None = None, on_fatal: Callable[[BaseException], None] | None = None
+    ) -> None:
+        self.instance_id = "instance-of-tests"
+        self.on_fatal = on_fatal
+        self.sandboxes = {SANDBOX: Sandbox(id=SANDBOX, run_id=RUN, image="busybox", state="running", epoch=EPOCH)}
+        self.executions: dict[str, Execution] = {}
+        self.specs: dict[str, ExecutionSpec] = {}
+        self.content: dict[str, bytes] = {}
+        self.tombstones: set[str] = set()
+        self.waits: list[float] = []
+        self.default: tuple[str, str] | None = None
+        self.stopped_with: bool | None = None
+        self.starts = 0
+        self._ended = asyncio.Event()  # of all waits
+        self._changed = asyncio.Condition()
+
+    # ------------------------------------------------------------------------------------------- for the tests
+
+    async def finish(self, eid: str, outcome: Outcome | None = None) -> None:
+        """End an execution that hangs."""
+        self._end(eid, outcome or Outcome(kind="exited", code=0, ran=True))
+        await self._tell()
+
+    async def write(self, eid: str, content: bytes) -> None:
+        """More output of a running execution."""
+        self.content[eid] += content
+        await self._tell()
+
+    async def waiting(self, count: int) -> None:
+        """Return when so many waits have begun."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.waits) >= count)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _end(self, eid: str, outcome: Outcome) -> None:
+        kept = self.content[eid]
+        output = Output(
+            text=kept.decode(), encoding="utf-8", total_bytes=len(kept), kept_bytes=len(kept), sha256=hashlib.sha256(kept).hexdigest()
+        )  # fmt: skip
+        self.executions[eid] = self.executions[eid].model_copy(
+            update={"state": "ended", "outcome": outcome, "output": output, "ended_at": NOW}
+        )  # fmt: skip
+
+    async def _wait(self, done: Callable[[], bool], seconds: float) -> None:
+        if done() or seconds <= 0:
+            return
+        async with self._changed:
+            self.waits.append(seconds)
+            self._changed.notify_all()
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: done() or self._ended.is_set()), seconds)
+            except asyncio.TimeoutError:
+                return
+
+    def _find(self, eid: str, epoch: str) -> Execution:
+        if eid not in self.executions:
+            raise ProblemError("not_found", f"execution {eid} is unknown here")
+        if epoch != EPOCH:
+            raise ProblemError("epoch_mismatch", "another epoch")
+        return self.executions[eid]
+
+    # ------------------------------------------------------------------------------------------------ services
+
+    async def create_sandbox(self, spec: SandboxSpec, wait_s: float) -> tuple[Sandbox, bool]:
+        if spec.id in self.tombstones:
+            raise ProblemError("gone", "it was removed")
+        known = self.sandboxes.get(spec.id)
+        if known is None:
+            state = "creating" if spec.image == "slow" else "running"
+            self.sandboxes[spec.id] = Sandbox(id=spec.id, run_id=spec.run_id, image=spec.image, state=state, epoch=EPOCH)
+        elif known.image != spec.image:
+            raise ProblemError("id_conflict", "it is another sandbox")
+        return await self.get_sandbox(spec.id, wait_s), known is None
+
+    async def get_sandbox(self, sid: str, wait_s: float) -> Sandbox:
+        if sid not in self.sandboxes:
+            raise ProblemError("not_found", f"sandbox {sid} is unknown here")
+        await self._wait(lambda: self.sandboxes[sid].state != "creating", wait_s)
+        return self.sandboxes[sid]
+
+    def list_sandboxes(self, run_id: str | None, state: str | None) -> list[Sandbox]:
+        return [each for each in self.sandboxes.values() if run_id in (None, each.run_id) and state in (None, "all", each.state)]
+
+    async def remove_sandbox(self, sid: str, purge: bool, wait_s: float) -> Sandbox:
+        self.tombstones.add(sid)
+        if sid not in self.sandboxes:
+            raise ProblemError("not_found", f"sandbox {sid} was unknown here")
+        state = "removed" if wait_s or self.sandboxes[sid].state == "removed" else "removing"
+        self.sandboxes[sid] = self.sandboxes[sid].model_copy(update={"state": state, "reason": "purged" if purge else "removed"})
+        return self.sandboxes[sid]
+
+    def renew(self, run_id: str) -> LeaseAnswer:
+        live = [each.id for each in self.sandboxes.values() if each.run_id == run_id]
+        return LeaseAnswer(run_id=run_id, expires_in_s=300.0 if live else None, live=live, gone={})
+
+    async def start_execution(self, sid: str, spec: ExecutionSpec, epoch: str | None, wait_s: float) -> tuple[Execution, bool]:
+        if spec.command == "fail":
+            raise RuntimeError("the secret is 12345")
+        if spec.command == "commit":
+            raise CommitFailed("disk I/O error")
+        if sid not in self.sandboxes:
+            raise ProblemError("not_found", f"sandbox {sid} is unknown here")
+        if epoch not in (None, EPOCH):
+            raise ProblemError("epoch_mismatch", "another epoch")
+        if spec.command == "busy":
+            raise ProblemError("capacity", "no room", 1.5)
+        new = spec.id not in self.executions
+        if new:
+            self.starts += 1
+            self.specs[spec.id] = spec
+            text = spec.command or " ".join(spec.argv or ())
+            self.content[spec.id] = b"" if text == "hang" else text.encode()
+            self.executions[spec.id] = Execution(
+                id=spec.id, sandbox_id=sid, epoch=EPOCH, run_id=RUN, state="running", accepted_at=NOW, started_at=NOW
+            )  # fmt: skip
+            if text != "hang":
+                self._end(spec.id, Outcome(kind="exited", code=0, ran=True))
+        elif self.specs[spec.id] != spec:
+            raise ProblemError("id_conflict", "the id is taken by another request")
+        return await self.get_execution(spec.id, EPOCH, wait_s), new
+
+    async def get_execution(self, eid: str, epoch: str, wait_s: float) -> Execution:
+        self._find(eid, epoch)
+        await self._wait(lambda: self.executions[eid].over, wait_s)
+        return self.executions[eid]
+
+    def list_executions(
+        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, limit: int
+    ) -> list[Execution]:
+        found = [
+            each
+            for each in reversed(self.executions.values())
+            if id in (None, each.id) and run_id in (None, each.run_id) and sandbox_id in (None, each.sandbox_id) and state in (None, each.state)
+        ]
+        return found[:limit]
+
+    async def cancel(self, eid: str, epoch: str) -> Execution:
+        execution = self._find(eid, epoch)
+        if not execution.over:
+            self.executions[eid] = execution.model_copy(update={"cancelling": True})
+        return self.executions[eid]
+
+    async def abandon(self, eid: str, sandbox_id: str, epoch: str, wait_s: float) -> Execution:
+        if eid not in self.executions:
+            state, outcome = ("abandoned", Outcome(kind="not_run", ran=False)) if wait_s else ("accepted", None)
+            self.executions[eid] = Execution(id=eid, sandbox_id=sandbox_id, epoch=EPOCH, run_id=RUN, state=state, outcome=outcome)
+            self.content[eid] = b""
+        return self._find(eid, epoch)
+
+    async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
+        if self._find(eid, epoch).over:
+            raise ProblemError("wrong_state", "it does not run now")
+        return self.executions[eid]
+
+    async def output(self, eid: str, epoch: str, start: int, end: int | None, wait_s: float) -> OutputSlice:
+        self._find(eid, epoch)
+        await self._wait(lambda: self.executions[eid].over or len(self.content[eid]) > start, wait_s)
+        kept, execution = self.content[eid], self.executions[eid]
+        last = len(kept) if end is None else min(end, len(kept))
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for at in range(start, last, 3):
+                yield kept[at : min(at + 3, last)]
+
+        return OutputSlice(execution.state, len(kept) if execution.over else None, start, max(start, last), chunks())
+
+    async def default_sandbox(self) -> tuple[str, str]:
+        if self.default is None:
+            raise ProblemError("invalid", "sandbox: name one, or start the server with --default-image IMAGE")
+        return self.default
+
+    async def health(self) -> Health:
+        return Health(version="0", protocol=PROTOCOL_VERSION, instance_id=self.instance_id, engine={"reachable": True}, capacity={})
+
+    def end_waits(self) -> None:
+        self._ended.set()
+        self._telling = asyncio.get_running_loop().create_task(self._tell())
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self, remove_sandboxes: bool) -> None:
+        self.stopped_with = remove_sandboxes
