@@ -1,7 +1,8 @@
 """Making and removing a sandbox over a link that may break at any point, without leaving one behind that nobody knows.
 
 A create whose fate is unknown is asked for by its id. Unknown at the server: the id is deleted, which leaves a tombstone,
-so that a late copy of the create cannot make a container any more; then one more attempt under a new id.
+so that a late copy of the create cannot make a container any more; then another attempt under a new id, as when the
+server died in the middle of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ log = logging.getLogger("remote_env")
 
 
 class _Undelivered(Exception):
-    """The create got lost, and its id is a tombstone now."""
+    """The create got lost, or the server died while it carried it out; its id is a tombstone now."""
 
 
 def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = False) -> Sandbox:
@@ -28,14 +29,16 @@ def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = Fa
     ProtocolMismatch.
     """
     deadline = time.monotonic() + exchange.transport.timings.create_s
-    for last in (fixed_id, True):
+    for last in (fixed_id, False, True):
         try:
             sandbox = _attempt(exchange, spec, deadline)
+            if sandbox.state == "failed" and (sandbox.reason or "").startswith("interrupted:"):
+                raise _Undelivered(sandbox.reason)
         except _Undelivered as lost:
             if last:
                 raise SandboxNotCreated(f"The request to make a sandbox got lost: {lost}.", sandbox_id=spec.id) from lost
             spec = spec.model_copy(update={"id": new_id()})
-            log.warning("the request to make a sandbox got lost (%s): making one under a new id, %s", lost, spec.id)
+            log.warning("no sandbox was made (%s): making one under a new id, %s", lost, spec.id)
             continue
         except BaseException as error:
             if not isinstance(error, (NotRunError, ProtocolMismatch, InvalidSpec)) or isinstance(error, SandboxNotCreated):

@@ -125,7 +125,7 @@ class RemoteDockerEnvironment:
             MisuseError: the call itself is wrong; nothing was sent.
             SandboxGone: the sandbox is gone, and an earlier call has said so, or it was closed.
         """
-        words = command["command"] if isinstance(command, Mapping) else command
+        words: Any = command.get("command") if isinstance(command, Mapping) else command  # what it is not, `run` refuses
         began = time.monotonic()
         options: dict[str, Any] = {"timeout_s": self.timeout if timeout is None else timeout}
         workdir = self._workdir(cwd)

@@ -117,6 +117,9 @@ class _Pool(HTTPConnectionPool):
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
             conn.last_used = time.monotonic()
+            if self.pool is not None and self.pool.full():
+                conn.close()  # more are opened than kept, by intent: nothing that urllib3 should warn about
+                return
         super()._put_conn(conn)
 
 

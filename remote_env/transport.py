@@ -51,6 +51,11 @@ class Reply:
     body: bytes
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: a redirect is an answer that is not ours, and its Location is not even looked at."""
+
+
 class Transport:
     """The connections of one caller to one server. Threads may share it; a forked child gets connections of its own.
 
@@ -76,7 +81,7 @@ class Transport:
         self._rebuilt_at = float("-inf")
         self.stats.reset_lock_after_fork()
         self._connections = Connections(self.stats, self.timings.idle_connection_s)
-        session = requests.Session()
+        session = _Session()
         session.trust_env = False  # no .netrc in place of the token, no HTTP_PROXY for loopback
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = Adapter(

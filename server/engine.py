@@ -36,6 +36,7 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID",
 
 _THREADS = 16
 _CALL_S = 60  # seconds for one answer of the engine
+_FOR_EVER_S = 10**8  # seconds without an event are no failure
 
 T = TypeVar("T")
 
@@ -150,7 +151,7 @@ class Engine:
 
     async def image(self, name: str) -> Image:
         """Raises EngineError image_not_found."""
-        inspected = await self._call(lambda api: api.inspect_image(name))
+        inspected: dict[str, Any] = await self._call(lambda api: api.inspect_image(name))  # type: ignore[no-untyped-call]
         config = inspected.get("Config") or {}
         return Image(
             inspected["Id"], tuple(config.get("Env") or ()), config.get("User") or "", config.get("WorkingDir") or "/"
@@ -218,7 +219,9 @@ class Engine:
                 healthcheck=Healthcheck(test=["NONE"]),  # an image's own would be a docker exec every so often
                 stop_signal="SIGTERM",
             )  # fmt: skip
-            created = api.create_container_from_config(config, name=_name(spec.id), platform=spec.platform)
+            created = api.create_container_from_config(  # type: ignore[no-untyped-call]
+                config, name=_name(spec.id), platform=spec.platform
+            )
             return str(created["Id"])
 
         try:
@@ -291,7 +294,7 @@ class Engine:
         if self._url:
             kwargs["base_url"] = self._url
         try:
-            api = docker.APIClient(version="auto", timeout=None, **kwargs)
+            api = docker.APIClient(version="auto", timeout=_FOR_EVER_S, **kwargs)
             label = f"{INSTANCE_LABEL}={self._instance_id}"
             events = api.events(decode=True, filters={"type": "container", "event": "die", "label": label})
             on_up()

@@ -339,7 +339,7 @@ class Executions:
         live.ended.ring()
         live.moved.ring()
         elapsed = ended_at - live.accepted_at
-        self._metrics.ended(outcome.kind, elapsed, final["output"]["total"])
+        self._metrics.ended(outcome.kind, elapsed, final["output"]["total"], outcome.clock)
         log.info(
             "execution ended",
             extra={

@@ -50,6 +50,8 @@ class SandboxLink:
 
     def on_hello(self, link: Link, hello: Hello, pipes: dict[str, int]) -> None:
         try:
+            if self._sandbox.doomed is not None:
+                raise BadMessage(f"its sandbox is given up: {self._sandbox.doomed}")
             if self._sandbox.state is rules.State.CREATING:
                 self._first(link, hello)
             elif self._sandbox.epoch is None:

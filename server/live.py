@@ -59,6 +59,7 @@ class LiveSandbox:
     memory_bytes: int
     changed: Bell
     reason: str | None = None
+    doomed: str | None = None  # why it is being given up: it takes no more work, and its init is not listened to
     container_id: str | None = None
     container_pid: int | None = None
     epoch: str | None = None
@@ -77,4 +78,4 @@ class LiveSandbox:
 
     @property
     def takes_work(self) -> bool:
-        return self.state is sandbox_rules.State.RUNNING
+        return self.state is sandbox_rules.State.RUNNING and self.doomed is None

@@ -216,7 +216,7 @@ class Sandboxes:
             sandbox.work = self._spawn(self._fail(sandbox))
             return
         if host_restarted and sandbox.state is State.RUNNING:
-            sandbox.work = self._spawn(self._die(sandbox, "host_restarted"))
+            self.give_up(sandbox, "host_restarted")
             return
         directory = self.link_directory(row.id)
         if sandbox.epoch is not None and directory.is_dir() and not host_restarted:
@@ -236,14 +236,14 @@ class Sandboxes:
 
     def look_at(self, sandbox: LiveSandbox) -> None:
         """Ask the engine about a sandbox whose link is down, until the link is up, it is dead, or it is given up."""
-        if sandbox.id not in self._looking and sandbox.state is State.RUNNING:
+        if sandbox.id not in self._looking and sandbox.takes_work:
             self._looking.add(sandbox.id)
             self._spawn(self._look(sandbox))
 
     async def _look(self, sandbox: LiveSandbox) -> None:
         pause, most = _RETRY_S
         try:
-            while sandbox.state is State.RUNNING and sandbox.link is None and not self.stopping:
+            while sandbox.takes_work and sandbox.link is None and not self.stopping:
                 if await self._is_dead(sandbox):
                     self.give_up(sandbox, "sandbox_died")
                     return
@@ -274,7 +274,8 @@ class Sandboxes:
             self.look_at(sandbox)
 
     def give_up(self, sandbox: LiveSandbox, reason: str) -> None:
-        if sandbox.state is State.RUNNING and (sandbox.work is None or sandbox.work.done()):
+        if sandbox.state is State.RUNNING and sandbox.doomed is None:
+            sandbox.doomed = reason
             sandbox.work = self._spawn(self._die(sandbox, reason))
 
     async def _die(self, sandbox: LiveSandbox, reason: str) -> None:

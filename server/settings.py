@@ -22,11 +22,6 @@ from remote_env.protocol import DEFAULT_PORT
 from server.listen import is_loopback
 from server.units import COUNT, DURATION, NUMBER, PATH, PATHS, PORT, SIZE, SWITCH, TEXT, TEXTS, Kind, choice, show_duration
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
-
 ENV_PREFIX = "REMOTE_ENV_SERVER_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 LONGEST_CALL_S = 1800.0  # the client's shortest call deadline; results have to outlive it
@@ -224,6 +219,11 @@ def _read_file(flag: object, environ: Mapping[str, str]) -> tuple[Path | None, d
     source, raw = ("--config", flag) if flag else (CONFIG_VARIABLE, environ.get(CONFIG_VARIABLE))
     if not raw:
         return None, {}
+    # Here, so that `remote-env --help` needs nothing of the server's dependencies.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
     path: Path = _parse(PATH.parse, raw, source)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -278,7 +278,7 @@ class World:
         if not sandbox.takes_work:
             if sandbox.state is State.CREATING:
                 raise ProblemError("wrong_state", f"sandbox {sid} is still being made", id=sid)
-            raise ProblemError("gone", f"sandbox {sid} is being removed: {sandbox.reason}", id=sid)
+            raise ProblemError("gone", f"sandbox {sid} is on its way out: {sandbox.doomed or sandbox.reason}", id=sid)
         if epoch is not None and epoch != sandbox.epoch:
             raise ProblemError("epoch_mismatch", f"sandbox {sid} has another epoch than the request", id=sid)
         return sandbox

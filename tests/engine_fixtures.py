@@ -10,6 +10,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -126,19 +127,24 @@ class PrivateEngine:
         return f"unix://{self.socket}"
 
     def _script(self, command: str, *more: str) -> str:
-        return _run(
-            *(ENGINE_SCRIPT, command, "--name", self.name),
-            *("--root", self._directory, "--exec-root", self._exec_root, "--socket", self.socket, *more),
-        )
+        places: list[str | Path] = ["--root", self._directory, "--exec-root", self._exec_root, "--socket", self.socket]
+        return _run(ENGINE_SCRIPT, command, "--name", self.name, *places, *more)
 
     def start(self) -> None:
         """Starts it, or does nothing when it runs; returns once it answers."""
         self._script("start", *([] if self.live_restore else ["--no-live-restore"]))
 
     def pid(self) -> int:
-        """The pid of its dockerd. Fails the test when it does not run."""
-        status = _run(ENGINE_SCRIPT, "status", "--json", "--name", self.name, "--socket", self.socket)
-        return int(json.loads(status)["pid"])
+        """The pid of its dockerd, which has to run."""
+        pid = self._status()["pid"]
+        assert pid is not None, f"the private engine {self.name} does not run"
+        return int(pid)
+
+    def _status(self) -> dict[str, Any]:
+        command: list[str | Path] = [ENGINE_SCRIPT, "status", "--json", "--name", self.name, "--socket", self.socket]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+        status: dict[str, Any] = json.loads(done.stdout)
+        return status
 
     def kill(self) -> None:
         """SIGKILL to its dockerd, as a crash would. Its containers go on where live-restore is on."""
@@ -176,10 +182,9 @@ class PrivateEngine:
 
     def remove(self) -> None:
         """Ends it with all its containers, whatever state it is in, and removes every trace."""
-        try:
-            os.kill(self.pid(), signal.SIGCONT)
-        except (pytest.fail.Exception, ProcessLookupError):
-            self.start()  # its containers may have outlived it, and only an engine can end them
+        pid = self._status()["pid"]
+        if pid is not None:
+            os.kill(pid, signal.SIGCONT)
         self._script("stop", "--purge")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,12 @@ _USAGE = 2
 
 def register(app: typer.Typer) -> None:
     """Add `serve` to the command line. Where the server's half cannot be imported, `serve` says why and how to mend it."""
-    app.command("serve", cls=_PlainHelp, help=_HELP, context_settings={"max_content_width": 140})(_command())
+    trouble = shadowed_by()
+    if trouble is None:
+        app.command("serve", cls=_PlainHelp, help=_HELP, context_settings={"max_content_width": 140})(_command())
+    else:
+        lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
+        app.command("serve", help=trouble, context_settings=lenient)(_explanation(trouble))
 
 
 class _PlainHelp(TyperCommand):
@@ -34,16 +41,15 @@ class _PlainHelp(TyperCommand):
         super().__init__(*args, **{**kwargs, "rich_markup_mode": None})
 
 
+def _explanation(trouble: str) -> Callable[[], None]:
+    def serve() -> None:
+        typer.echo(trouble, err=True)
+        raise typer.Exit(_FAILED)
+
+    return serve
+
+
 def _command() -> Callable[..., None]:
-    trouble = shadowed_by()
-    if trouble is not None:
-        message = trouble
-
-        def explain(ignored: list[str] | None = typer.Argument(None, hidden=True)) -> None:
-            typer.echo(message, err=True)
-            raise typer.Exit(_FAILED)
-
-        return explain
     from server.settings import rows
 
     def serve(**flags: object) -> None:
@@ -75,17 +81,20 @@ def _serve(flags: dict[str, object]) -> int:
 
     try:
         settings = load(flags)
+        from server.main import serve
     except SettingsError as error:
         typer.echo(f"remote-env serve: {error}", err=True)
         return _USAGE
-    try:
-        from server.main import serve
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("server", "remote_env"):
             raise
         typer.echo(f"remote-env serve needs {error.name}, which is not installed: pip install 'remote-env[server]'", err=True)
         return _FAILED
-    return serve(settings)
+    code = serve(settings)
+    # Everything is committed and logged. A thread that hangs in a call to a hung engine must not hold the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _config_option() -> inspect.Parameter:

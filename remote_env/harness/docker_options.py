@@ -108,7 +108,9 @@ def _pairs(arguments: Iterable[str]) -> Iterable[tuple[str, str]]:
                 yield name, value.removeprefix("=")
                 continue
         else:
-            raise InvalidSpec(f"run_args: {argument!r} is not an option; the image has a field of its own, and its command is remote-env's.")
+            raise InvalidSpec(
+                f"run_args: {argument!r} is not an option; the image has a field of its own, its command is remote-env's."
+            )
         try:
             yield name, next(rest)
         except StopIteration:

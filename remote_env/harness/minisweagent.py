@@ -24,11 +24,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from remote_env import environment
+from remote_env import environment, protocol
 from remote_env.answer import execute_answer, sentence
-from remote_env.errors import CommandLost, EpochChanged, InvalidSpec, NotRunError, OutputIncomplete, RemoteEnvError, SandboxGone
+from remote_env.errors import CommandLost, EpochChanged, MisuseError, NotRunError, OutputIncomplete, RemoteEnvError, SandboxGone
 from remote_env.execution import Execution
 from remote_env.harness.docker_options import sandbox_options, sleep_seconds
+from remote_env.sandbox import Sandbox
 from remote_env.timings import Timings
 
 SUBMISSION_MARKER = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
@@ -111,6 +112,11 @@ class RemoteDockerEnvironment:
             self._life.daemon = True
             self._life.start()
 
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox itself, for what a harness's own interface has no words for: stdin, a user, an argument list."""
+        return self._remote.sandbox
+
     def execute(self, action: Mapping[str, Any] | str, cwd: str = "", *, timeout: float | None = None) -> dict[str, Any]:
         """Runs a command at most once and waits for its end.
 
@@ -131,25 +137,21 @@ class RemoteDockerEnvironment:
         command = action if isinstance(action, str) else action.get("command", "")
         argv = [*self.config.interpreter, command]
         limit = timeout or self.config.timeout
-        answer: dict[str, Any]
         try:
             execution = self._run(argv, cwd, limit)
             answer = execute_answer(execution.record, execution.output()).model_dump()
         except RemoteEnvError as error:
             if isinstance(error, SandboxGone) and self._gone_reported:
                 raise
-            answer = {"output": "", "returncode": -1, "extra": _fate(error)}
-            problem: Exception = SandboxGone(self._life_is_over(), sandbox_id=error.sandbox_id) if self._expired else error
+            problem = SandboxGone(self._life_is_over(), sandbox_id=error.sandbox_id) if self._expired else error
+            answer = _failure("", _fate(error), problem)
+            self._gone_reported = self._gone_reported or isinstance(problem, (SandboxGone, EpochChanged))
         else:
-            problem = _problem(execution, argv, limit)
-            if answer["extra"]["outcome"] == "failed_to_start" and answer["returncode"] != -1:
-                answer["output"] = str(problem)  # the code of a missing interpreter needs words, as an engine has them
-        if answer["returncode"] == -1:
-            self._gone_reported = self._gone_reported or isinstance(problem, (SandboxGone, EpochChanged, CommandLost))
-            answer["extra"] |= {"exception_type": type(problem).__name__, "exception": str(problem)}
-            answer["exception_info"] = f"An error occurred while executing the command: {problem}"
-        else:
-            answer["exception_info"] = ""
+            if answer["returncode"] == -1:
+                answer = _failure(answer["output"], answer["extra"], _as_exception(execution.record, argv, limit))
+                self._gone_reported = self._gone_reported or answer["extra"]["outcome"] == "lost"
+            elif answer["extra"]["outcome"] == "failed_to_start":
+                answer["output"] = sentence(execution.record)  # a missing interpreter needs words, as an engine has them
         self._check_finished(answer)
         return answer
 
@@ -245,25 +247,31 @@ class RemoteDockerEnvironment:
             from minisweagent.exceptions import Submitted
 
             submission = "".join(lines[1:])
-            raise Submitted(
-                {"role": "exit", "content": submission, "extra": {"exit_status": "Submitted", "submission": submission}}
-            )
+            raise Submitted({"role": "exit", "content": submission, "extra": {"exit_status": "Submitted", "submission": submission}})
 
 
-def _problem(execution: Execution, argv: list[str], limit: float) -> Exception:
-    """What to tell of a command that has no exit code of its own, as the exception that mini-swe-agent's own would have met."""
-    record = execution.record
-    if record.outcome is not None and record.outcome.kind == "timed_out":
-        seconds = int(limit) if limit == int(limit) else limit
-        return subprocess.TimeoutExpired(argv, seconds)
-    kind = CommandLost if record.outcome is not None and record.outcome.kind == "lost" else RemoteEnvError
-    return kind(sentence(record), execution_id=record.id, sandbox_id=record.sandbox_id)
+def _failure(output: str, extra: dict[str, Any], problem: Exception) -> dict[str, Any]:
+    """The answer for a command that has no exit code."""
+    return {
+        "output": output,
+        "returncode": -1,
+        "exception_info": f"An error occurred while executing the command: {problem}",
+        "extra": extra | {"exception_type": type(problem).__name__, "exception": str(problem)},
+    }
+
+
+def _as_exception(record: protocol.Execution, argv: list[str], limit: float) -> Exception:
+    """How an execution without an exit code ended, as an exception: for a timeout the one that mini-swe-agent's own would meet."""
+    kind = None if record.outcome is None else record.outcome.kind
+    if kind == "timed_out":
+        return subprocess.TimeoutExpired(argv, int(limit) if limit == int(limit) else limit)
+    return (CommandLost if kind == "lost" else RemoteEnvError)(sentence(record), execution_id=record.id, sandbox_id=record.sandbox_id)
 
 
 def _fate(error: RemoteEnvError) -> dict[str, Any]:
     """What `extra` says of a command whose end, or whose output, nobody can show."""
     ran: bool | str = "unknown"
-    if isinstance(error, (NotRunError, SandboxGone, InvalidSpec)):
+    if isinstance(error, (NotRunError, SandboxGone, MisuseError)):
         ran = False
     elif isinstance(error, OutputIncomplete):
         ran = True

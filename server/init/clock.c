@@ -108,7 +108,7 @@ static void look_at_pipes(int64_t now)
         else if (!e->full_since)
             e->full_since = now;
         if (output_grew(e) || full)
-            restart_idle(e, now); /* who waits for us does not idle */
+            restart_idle(e, now);
     }
 }
 
@@ -136,8 +136,8 @@ static void tick_execution(struct execution *e, int64_t now)
     if (now >= e->deadline)
         clock_condemn(e, CAUSE_TOTAL);
     else if (now >= e->idle_deadline) {
-        if (output_grew(e) || (!link_welcomed() && pipe_full(e->output)))
-            restart_idle(e, now);
+        if (output_grew(e) || pipe_full(e->output))
+            restart_idle(e, now); /* who waits for us does not idle */
         else
             clock_condemn(e, CAUSE_IDLE);
     }

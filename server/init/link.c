@@ -130,7 +130,7 @@ static bool send_hello(void)
     }
     put_u32(put_u32(counts, pipe_count), count);
     uint32_t length = (uint32_t)(p - hello);
-    if (length <= PACKET_LIMIT - HEADER_SIZE)
+    if (HELLO_SIZE_MAX <= PACKET_LIMIT - HEADER_SIZE || length <= PACKET_LIMIT - HEADER_SIZE)
         return send_packet(MESSAGE_HELLO, 0, hello, length, NULL, 0);
     int memory = memfd_create("hello", MFD_CLOEXEC);
     bool sent = memory >= 0 && write(memory, hello, length) == (ssize_t)length

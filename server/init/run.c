@@ -226,6 +226,9 @@ static _Noreturn void be_command(struct request *request, pid_t runner, int writ
     spread(request->env, request->envc, env);
     complete_env(env, request->envc, &user);
 
+    /* A signal that came meanwhile is pending: with the runner's handlers in place it would be swallowed. */
+    signal(SIGCHLD, SIG_DFL);
+    signal(SIGUSR1, SIG_DFL);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

@@ -10,7 +10,8 @@ from tests.engine_fixtures import PrivateEngine
 
 def start_sleeper(client: docker.DockerClient, image: str) -> str:
     """A container that runs until somebody ends it; its id."""
-    container = client.containers.run(image, ["sleep", "600"], detach=True)
+    # An engine that ends its containers asks with this signal first; sleep as PID 1 would ignore the usual one for 10 s.
+    container = client.containers.run(image, ["sleep", "600"], detach=True, stop_signal="SIGKILL")
     assert container.id is not None
     return container.id
 

@@ -350,6 +350,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def cmdline(pid: int) -> bytes:
+    """Its arguments, each with a NUL behind it; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def wait_until(condition: Callable[[], object], what: str) -> None:
     """For what nothing announces, such as another process's death."""
     deadline = time.monotonic() + PATIENCE_S

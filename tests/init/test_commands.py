@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import grp
+import hashlib
 import os
 import pwd
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +63,6 @@ def test_cpu_time_and_peak_memory_are_reported(server: Server) -> None:
 
 
 def test_alone_is_said_of_a_command_only_if_no_other_overlapped(server: Server) -> None:
-    gate = memory_file(b"")
-    os.close(gate)
     alone = server.do("true")
     first = server.run("read line", stdin=(ends := os.pipe())[0])
     second = server.do("true")
@@ -83,8 +84,6 @@ def test_user_is_found_by_name_and_number(server: Server, spec: str) -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_group_is_taken_by_name_and_number_and_then_is_the_only_one(server: Server) -> None:
-    import grp
-
     daemon = grp.getgrnam("daemon").gr_gid
     assert server.do("id -u; id -G", user="nobody:daemon").text == f"65534\n{daemon}\n"
     assert server.do("id -u; id -G", user="0:4242").text == "0\n4242\n"
@@ -215,8 +214,6 @@ def test_signals_are_as_a_program_expects_them(server: Server) -> None:
 
 
 def test_command_has_a_session_of_its_own_and_the_limits_of_the_engine(server: Server) -> None:
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert server.do("ulimit -Sn; ulimit -Hn; umask").text.split() == [str(soft), str(hard), "0022"]
     code = "import os; print(os.getsid(0) == os.getpgid(0) == os.getpid())"
@@ -273,9 +270,8 @@ def test_promised_stdin_that_did_not_come_is_an_ending(server: Server) -> None:
 
 def test_large_request_comes_whole(server: Server) -> None:
     arguments = [str(i) * 20 for i in range(20_000)]
-    run = server.do(["python3", "-c", "import sys, hashlib; print(hashlib.sha256('\\n'.join(sys.argv[1:]).encode()).hexdigest())", *arguments])
-    import hashlib
-
+    code = "import sys, hashlib; print(hashlib.sha256('\\n'.join(sys.argv[1:]).encode()).hexdigest())"
+    run = server.do(["python3", "-c", code, *arguments])
     assert run.text.strip() == hashlib.sha256("\n".join(arguments).encode()).hexdigest()
 
 

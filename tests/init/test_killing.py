@@ -13,8 +13,9 @@ import pytest
 
 from server import messages
 from server.messages import Cause, Ending, EndingFlag, EndingKind
-from tests.init.harness import PATIENCE_S, Execution, Init, Server, alive, children, descendants, unread, wait_until
+from tests.init.harness import PATIENCE_S, Execution, Init, Server, alive, children, cmdline, descendants, unread, wait_until
 
+ZOMBIE_LEADER = "whose main thread has ended"
 SPAWN = {
     "in a session of its own": "setsid sleep 1000 & echo $!",
     "forked twice": "(setsid sh -c 'sleep 1000 & echo $!' &)",
@@ -23,7 +24,7 @@ SPAWN = {
     "stopped": "sleep 1000 & echo $!; kill -STOP $!",
     "ignoring TERM": "(trap '' TERM HUP INT; sleep 1000) & echo $!",
     "with its output elsewhere": "sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!",
-    "whose main thread has ended": (
+    ZOMBIE_LEADER: (
         "python3 -c 'import threading, time, ctypes, os; print(os.getpid(), flush=True); "
         "threading.Thread(target=time.sleep, args=(1000,)).start(); ctypes.CDLL(None).pthread_exit(None)' &"
     ),
@@ -45,14 +46,14 @@ def pids(execution: Execution) -> list[int]:
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("kind", SPAWN)
 def test_kill_reaches_every_kind_of_descendant(server: Server, kind: str) -> None:
-    run = server.output_of(server.run(f"{SPAWN[kind]} sleep 0.01; echo ready; sleep 1000"), "ready")
+    run = server.run(f"{SPAWN[kind]}\nsleep 1000")
+    server.wait_for(lambda: pids(run), "the descendant's pid")
     (descendant,) = pids(run)
-    assert alive(descendant)
+    assert alive(descendant) or kind == ZOMBIE_LEADER
     server.kill(run)
     server.ended(run)
-    assert not alive(descendant)
+    assert not Path(f"/proc/{descendant}").exists()
     assert ending(run).cause is Cause.CANCEL
-    assert ending(run).flags & EndingFlag.KILLED_BY_US
 
 
 def test_kill_ends_a_whole_tree_before_the_ending_is_said(init: Init) -> None:
@@ -62,26 +63,44 @@ def test_kill_ends_a_whole_tree_before_the_ending_is_said(init: Init) -> None:
     init.server.kill(run)
     init.server.ended(run)
     assert [pid for pid in family if alive(pid)] == []
+    assert ending(run).flags & EndingFlag.KILLED_BY_US
 
 
 def test_kill_outruns_a_process_that_forks_for_ever(init: Init) -> None:
+    # Each generation leaves by setsid and a dead parent. It would end by itself, much later.
     code = (
         "import os\n"
         "print('ready', flush=True)\n"
-        "for generation in range(20000):\n"
-        "    if os.fork() == 0:\n"
-        "        os.setsid()\n"
-        "    else:\n"
-        "        os._exit(0)\n"
+        "if os.fork(): os.wait(); os.execvp('sleep', ['sleep', '1000'])\n"
+        "for generation in range(100000):\n"
+        "    os.setsid()\n"
+        "    if os.fork(): os._exit(0)\n"
     )
-    run = init.server.output_of(init.server.run(["python3", "-c", f"import os\nif os.fork() == 0:\n  exec({code!r})\nelse:\n  os.wait()"]), "ready")
+    run = init.server.output_of(init.server.run(["python3", "-c", code]), "ready")
+    init.server.kill(run)
+    init.server.ended(run)
+    assert descendants(init.pid) == []
+
+
+@pytest.mark.usefixtures("as_root")
+def test_kill_ends_a_fork_bomb_at_its_limit(init: Init) -> None:
+    code = (
+        "import os, resource\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (150, 150))\n"
+        "while True:\n"
+        "    try:\n"
+        "        if os.fork() == 0: os.setsid()\n"
+        "    except OSError: os.write(1, b'full') if os.getpid() == os.getpgid(0) else None\n"
+    )
+    run = init.server.output_of(init.server.run(["python3", "-c", code], user="54321"), "full")
     init.server.kill(run)
     init.server.ended(run)
     assert descendants(init.pid) == []
 
 
 def test_term_comes_first_and_its_handler_has_the_grace(server: Server) -> None:
-    run = server.run("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done", grace_ms=int(PATIENCE_S * 1000))
+    command = "exec 2>/dev/null; trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done"
+    run = server.run(command, grace_ms=int(PATIENCE_S * 1000))
     server.output_of(run, "ready")
     server.kill(run)
     server.ended(run)
@@ -175,13 +194,6 @@ def all_pids() -> list[int]:
     return descendants(os.getpid())
 
 
-def cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
-
-
 def test_idle_timeout_fires_when_nothing_is_written(server: Server) -> None:
     run = server.ended(server.run("echo before; sleep 1000", idle_timeout_ms=150))
     assert ending(run).cause is Cause.IDLE
@@ -211,7 +223,7 @@ def test_idle_timeout_is_put_off_by_activity_that_the_server_tells_of(server: Se
 def test_idle_timeout_counts_output_that_nobody_has_read_as_activity(server: Server) -> None:
     server.reading = False
     run = server.run("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i; sleep 0.05; done; exit 7", idle_timeout_ms=400)
-    server.wait_for(lambda: run.pipe, "the start")
+    server.wait_for(lambda: run.started, "the start")
     server.die()
     wait_until(lambda: not any(b"echo $i" in cmdline(pid) for pid in all_pids()), "its end, one way or the other")
     server.connect()
@@ -221,7 +233,8 @@ def test_idle_timeout_counts_output_that_nobody_has_read_as_activity(server: Ser
 def test_waiting_for_an_absent_server_is_not_idling_and_is_told(server: Server) -> None:
     server.reading = False
     run = server.run(["python3", "-c", "import os; os.write(1, b'x' * 200_000); os.write(1, b'end')"], idle_timeout_ms=200)
-    server.wait_for(lambda: run.pipe and unread(run.pipe) >= 65536, "a full pipe")
+    server.wait_for(lambda: run.started, "the start")
+    wait_until(lambda: run.pipe is not None and unread(run.pipe) >= 65536, "a full pipe")
     server.die()
     away_until = time.monotonic() + 0.6  # three times the idle timeout
     wait_until(lambda: time.monotonic() > away_until, "the absence")
@@ -316,9 +329,10 @@ def test_background_process_neither_delays_the_ending_nor_dies_of_it(init: Init)
     server = init.server
     report = init.directory / "report"
     # It writes far more than a pipe holds, to a pipe that nobody reads any more; only then it reports.
-    code = f"import os; [os.write(1, b'x' * 65536) for _ in range(64)]; open({str(report)!r} + '.new', 'w').write('whole')"
+    code = f"import os; [os.write(1, b'x' * 65536) for _ in range(64)]; open('{report}.new', 'w').write('whole')"
     os.mkfifo(init.directory / "gate")
-    run = server.run(f"echo begun; (read line < {init.directory}/gate; python3 -c \"{code}\"; mv {report}.new {report}; sleep 1000) & exit 3")
+    background = f"read line < gate; python3 -c \"{code}\"; mv {report}.new {report}; sleep 1000"
+    run = server.run(f"echo begun; ({background}) & exit 3", workdir=str(init.directory))
     server.ended(run)
     assert run.exit_code == 3
     assert ending(run).flags & EndingFlag.OUTPUT_OPEN

@@ -25,7 +25,8 @@ def runs(sandbox: Sandbox, path: str = "/ran") -> Counter[str]:
 
 def processes(sandbox: Sandbox) -> list[str]:
     """The command lines of everything in the sandbox, as the host sees them."""
-    return docker("top", str(sandbox.container_id), "-eo", "args").splitlines()[1:]
+    lines = docker("top", str(sandbox.container_id), "-eo", "pid,args").splitlines()[1:]
+    return [line.split(None, 1)[1] for line in lines]
 
 
 def until(condition: Callable[[], object], what: str) -> None:

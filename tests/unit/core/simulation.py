@@ -381,6 +381,8 @@ class World:
                 self.do(self.bury)
             for step in (self.init_connects, self.server_takes, self.init_takes, self.output_taken, self.command_ends):
                 self.do(step)
+            if all(row.final for row in self.journal.values()) and (self.init is None or not self.init.table):
+                break
         unfinished = [id_ for id_, row in self.journal.items() if row.final is None]
         if unfinished:
             self.broken("P6", f"{unfinished} never ended")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timezone
 
@@ -27,6 +29,8 @@ from server.journal import CommitFailed
 from server.metrics import Metrics
 from server.problems import ProblemError
 from server.settings import Settings
+
+log = logging.getLogger("tests.fakes")
 
 EPOCH = "e" * 32
 OTHER_EPOCH = "f" * 32
@@ -90,6 +94,7 @@ class FakeServices:
             return
         async with self._changed:
             self.waits.append(seconds)
+            log.debug("waiting")
             self._changed.notify_all()
             try:
                 await asyncio.wait_for(self._changed.wait_for(lambda: done() or self._ended.is_set()), seconds)
@@ -174,7 +179,10 @@ class FakeServices:
         found = [
             each
             for each in reversed(self.executions.values())
-            if id in (None, each.id) and run_id in (None, each.run_id) and sandbox_id in (None, each.sandbox_id) and state in (None, each.state)
+            if id in (None, each.id)
+            and run_id in (None, each.run_id)
+            and sandbox_id in (None, each.sandbox_id)
+            and state in (None, each.state)
         ]
         return found[:limit]
 
@@ -225,3 +233,6 @@ class FakeServices:
 
     async def stop(self, remove_sandboxes: bool) -> None:
         self.stopped_with = remove_sandboxes
+        log.info("stopping services")
+        if os.environ.get("FAKE_STOP") == "hang":  # as an engine that does not answer would make it
+            await asyncio.Event().wait()

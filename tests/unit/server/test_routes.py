@@ -283,7 +283,7 @@ def test_openapi_describes_what_routes_read_themselves(server: RunningServer) ->
     post = document["paths"]["/v1/sandboxes/{id}/executions"]["post"]
     assert post["requestBody"]["content"]["application/json"]["schema"]["$ref"] == "#/components/schemas/ExecutionSpec"
     assert {"ExecutionSpec", "Execution", "SandboxSpec", "Bind", "Problem"} <= set(document["components"]["schemas"])
-    references = set(part.split('"')[0] for part in json.dumps(document).split('"#/components/schemas/')[1:])
+    references = {part.split('"')[0] for part in json.dumps(document).split('"#/components/schemas/')[1:]}
     assert references <= set(document["components"]["schemas"])
 
 

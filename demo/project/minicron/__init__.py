@@ -1,0 +1,5 @@
+"""When does a cron expression fire next?"""
+
+from minicron.schedule import Schedule
+
+__all__ = ["Schedule"]

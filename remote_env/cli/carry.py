@@ -1,0 +1,82 @@
+"""Runs one command in a sandbox for `run` and `exec`: its output as it comes, its end as an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from remote_env.cli import failures, screen
+from remote_env.cli.interrupts import Interrupts
+from remote_env.errors import InvalidSpec, RemoteEnvError
+from remote_env.protocol import BODY_LIMIT
+
+if TYPE_CHECKING:
+    from remote_env.execution import Execution
+    from remote_env.sandbox import Sandbox
+
+_STDIN_LIMIT = BODY_LIMIT * 3 // 4 - (1 << 20)  # bytes: it travels as base64, beside the rest of the request
+
+
+def carry_out(sandbox: Sandbox, command: str | list[str], options: dict[str, Any], interrupts: Interrupts, *, as_json: bool) -> int:
+    """Runs it and returns the exit code. With `as_json` the output comes in one document at the end.
+
+    Raises RemoteEnvError; KeyboardInterrupt for a second signal, when the command may still be running.
+    """
+    execution = sandbox.start(command, **options)
+    interrupts.cancel_with(lambda: _cancel(execution))
+    try:
+        try:
+            if not as_json:
+                for piece in execution.follow():
+                    screen.write_bytes(piece)
+            execution.wait()
+        except KeyboardInterrupt:
+            screen.warn(f"left at once; execution {execution.id} was cancelled and may take a moment to end.")
+            raise
+        except BrokenPipeError:
+            _cancel(execution)  # nobody reads its output any more
+            raise
+    finally:
+        interrupts.settle()
+    execution.wait()
+    code = failures.exit_code(execution.record, interrupts.signal)
+    for line in failures.remarks(execution.record, command):
+        screen.warn(line)
+    if as_json:
+        screen.print_json(execution_document(execution) | {"exit_code": code})
+    return code
+
+
+def execution_document(execution: Execution) -> dict[str, Any]:
+    """An execution as the wire has it, with all of its kept output. Raises OutputIncomplete."""
+    document = execution.record.model_dump(mode="json")
+    if execution.over and not execution.record.output.purged:
+        document["output"] |= text_or_base64(execution.output())
+    return document
+
+
+def text_or_base64(data: bytes) -> dict[str, str | None]:
+    try:
+        return {"text": data.decode(), "base64": None, "encoding": "utf-8"}
+    except UnicodeDecodeError:
+        import base64
+
+        return {"text": None, "base64": base64.b64encode(data).decode(), "encoding": "base64"}
+
+
+def read_stdin() -> bytes:
+    """All of our own stdin. Raises InvalidSpec when it is more than a request can hold."""
+    if sys.stdin.isatty():
+        screen.note("reading standard input up to Ctrl-D")
+    data = sys.stdin.buffer.read(_STDIN_LIMIT + 1)
+    if len(data) > _STDIN_LIMIT:
+        raise InvalidSpec(f"Standard input is longer than {_STDIN_LIMIT >> 20} MiB, the most that one command can be given. Nothing was run.")
+    return data
+
+
+def _cancel(execution: Execution) -> None:
+    screen.note("\ncancelling the command; Ctrl-C again leaves without waiting for its end" if sys.stdin.isatty() else "cancelling the command")
+    try:
+        execution.cancel()
+    except RemoteEnvError as error:
+        screen.warn(f"it could not be cancelled: {error}")

@@ -1,0 +1,81 @@
+"""What the command line writes: results on stdout, messages on stderr, colour only for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STYLES = {"error": "31;1", "warning": "33", "good": "32", "faint": "2", "strong": "1"}
+
+
+def is_coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: str, stream: TextIO) -> str:
+    return f"\033[{_STYLES[style]}m{text}\033[0m" if is_coloured(stream) else text
+
+
+def note(text: str) -> None:
+    """A line of information for people."""
+    _line(styled(text, "faint", sys.stderr))
+
+
+def warn(text: str) -> None:
+    """A line about something that went otherwise than asked for."""
+    _line(f"{styled('remote-env:', 'warning', sys.stderr)} {text}")
+
+
+def complain(text: str) -> None:
+    """The line that says why a command failed."""
+    _line(f"{styled('remote-env:', 'error', sys.stderr)} {text}")
+
+
+def _line(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def print_line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def print_json(document: Any) -> None:
+    """One JSON document: indented for a terminal, on a line of its own for a pipe."""
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def write_bytes(data: bytes) -> None:
+    """A command's output, untouched and at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def table(*headings: str, right: Sequence[str] = ()) -> Table:
+    """A table without lines; columns named in `right` hold numbers. The first column is never cut: people copy from it."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, heading in enumerate(headings):
+        made.add_column(heading, no_wrap=True, overflow="fold" if number == 0 else "ellipsis", justify="right" if heading in right else "left")
+    return made
+
+
+def print_table(made: Table) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width: nothing may be cut there.
+        console.width = console.measure(made).maximum + 8
+        for column in made.columns:
+            column.overflow = "ignore"
+    console.print(made)

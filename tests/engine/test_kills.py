@@ -1,0 +1,141 @@
+"""What a command started ends with it when it is killed, and lives on when it simply ends. Counted by the engine."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from remote_env import Execution, Sandbox
+from tests.engine.conftest import MakeSandbox
+from tests.support.outside import docker, processes, until
+
+ALONE = ["/.remote-env/init"]
+LOOP = "while :; do sleep 0.01; done"
+
+
+def host_pid(sandbox: Sandbox, program: str) -> int:
+    """The host's pid of the one process with this command line."""
+    lines = docker("top", str(sandbox.container_id), "-eo", "pid,args").splitlines()[1:]
+    (pid,) = [int(pid) for pid, args in (line.split(maxsplit=1) for line in lines) if args == program]
+    return pid
+
+
+def gone(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")
+
+
+def started(sandbox: Sandbox, command: str, *programs: str, **options: object) -> Execution:
+    """Start a command; return when each of the programs runs."""
+    execution = sandbox.start(command, **options)
+    until(lambda: set(programs) <= set(processes(sandbox)), f"{programs} run")
+    return execution
+
+
+@pytest.mark.parametrize(
+    "descendant",
+    [
+        "sleep 400 &",
+        "setsid sleep 400 &",
+        "(sleep 400 &)",
+        "(setsid sh -c '(sleep 400 &)' &)",
+        "env -i /bin/sleep 400 &",
+        "su app -c 'sleep 400' &",
+        "su app -c 'setsid sleep 400 &'",
+        "nohup sleep 400 >/dev/null 2>&1 </dev/null &",
+        "(trap '' TERM HUP INT; sleep 400) &",
+        "sleep 400 & kill -STOP $!;",
+        "setsid sh -c 'kill -STOP $$' & sleep 400 &",
+        "sh -c 'sh -c \"sh -c \\\"sleep 400 & wait\\\" & wait\" & wait' &",
+    ],
+    ids=[
+        "child", "setsid", "double fork", "daemon", "empty environment", "other user", "daemon of another user", "nohup",
+        "ignores TERM", "stopped", "stopped session", "great-grandchild",
+    ],
+)  # fmt: skip
+def test_killing_reaches_every_descendant(sandbox: Sandbox, descendant: str) -> None:
+    execution = started(sandbox, f"{descendant} exec sleep 300", "sleep 300", "sleep 400", grace_s=0.1)
+    execution.cancel().wait()
+    assert processes(sandbox) == ALONE
+
+
+def test_timeout_reaches_every_descendant(sandbox: Sandbox) -> None:
+    execution = sandbox.run("setsid sh -c 'trap \"\" TERM; sleep 400; sleep 400' & sleep 300", timeout_s=0.5, grace_s=0.1)
+    assert execution.outcome is not None and execution.outcome.kind == "timed_out"
+    assert processes(sandbox) == ALONE
+
+
+def test_killing_one_command_leaves_the_others_alone(sandbox: Sandbox) -> None:
+    bystander = started(sandbox, "setsid sleep 400 & exec sleep 401", "sleep 400", "sleep 401")
+    started(sandbox, "setsid sleep 300 & exec sleep 301", "sleep 300", "sleep 301", grace_s=0).cancel().wait()
+    assert sorted(processes(sandbox)) == sorted([*ALONE, *(p for p in processes(sandbox) if p != ALONE[0])])
+    assert {"sleep 400", "sleep 401"} <= set(processes(sandbox)) and not {"sleep 300", "sleep 301"} & set(processes(sandbox))
+    assert not bystander.refresh().over
+
+
+@pytest.mark.parametrize("bomb", ["f() { f | f & }; f", "f() { setsid sh -c \"$BOMB\" & f; }; f"], ids=["plain", "setsid"])
+def test_fork_bomb_at_the_process_limit_is_ended(make_sandbox: MakeSandbox, bomb: str) -> None:
+    sandbox = make_sandbox(pids=64)
+    execution = sandbox.start(f"{bomb}; exec sleep 300", env={"BOMB": bomb}, grace_s=0, output_limit_bytes=1 << 16)
+    until(lambda: len(processes(sandbox)) >= 40, "the bomb fills the sandbox")
+    execution.cancel().wait()
+    assert sandbox.run("echo lives").text == "lives\n"
+    until(lambda: processes(sandbox) == ALONE, "nothing of the bomb is left")
+
+
+def test_kill_of_all_processes_costs_the_commands_not_the_sandbox(sandbox: Sandbox) -> None:
+    bystander = started(sandbox, "echo begun; exec sleep 300", "sleep 300")
+    epoch = sandbox.epoch
+    sandbox.run("kill -9 -1")
+    bystander.wait()
+    assert bystander.outcome is not None and (bystander.outcome.kind, bystander.outcome.signal) == ("signalled", 9)
+    assert bystander.text == "begun\n"
+    assert sandbox.run("echo lives").text == "lives\n"
+    assert (sandbox.refresh().record.state, sandbox.epoch) == ("running", epoch)
+    until(lambda: processes(sandbox) == ALONE, "nothing is left")
+
+
+def test_runner_killed_alone_costs_its_own_command(sandbox: Sandbox) -> None:
+    bystander = started(sandbox, "exec sleep 400", "sleep 400")
+    execution = sandbox.run("echo begun; setsid sleep 300 & kill -9 $PPID; sleep 301")
+    assert execution.outcome is not None
+    assert (execution.outcome.kind, execution.outcome.signal, execution.outcome.reason) == ("signalled", 9, "runner_killed")
+    assert execution.text == "begun\n"
+    assert not {"sleep 300", "sleep 301"} & set(processes(sandbox))
+    assert not bystander.refresh().over
+
+
+@pytest.mark.parametrize("hold", ["", ">/dev/null 2>&1"], ids=["holds the output", "lets go of the output"])
+def test_background_process_lives_on_and_delays_nothing(sandbox: Sandbox, hold: str) -> None:
+    execution = sandbox.run(f"sleep 300 {hold} & echo done")
+    assert (execution.text, execution.returncode) == ("done\n", 0)
+    assert execution.record.output.output_open is True
+    assert "sleep 300" in processes(sandbox)
+    assert sandbox.run("echo next").text == "next\n"
+    assert "sleep 300" in processes(sandbox)
+
+
+def test_background_process_ends_with_the_sandbox(sandbox: Sandbox) -> None:
+    sandbox.run("setsid sleep 300 >/dev/null 2>&1 &")
+    pid = host_pid(sandbox, "sleep 300")
+    assert not gone(pid)
+    sandbox.remove()
+    assert gone(pid)
+
+
+def test_background_process_can_go_on_writing(sandbox: Sandbox) -> None:
+    sandbox.run(f"(for i in $(seq 100); do head -c 4096 /dev/zero || exit 1; done; echo whole > /end; {LOOP}) & echo done")
+    # More than the pipe holds: it neither dies of SIGPIPE nor waits for a reader that is gone.
+    until(lambda: sandbox.run("cat /end 2>/dev/null").text == "whole\n", "it has written all")
+
+
+def test_output_of_a_process_substitution_is_whole(make_sandbox: MakeSandbox, sandbox_image: str) -> None:
+    sandbox = make_sandbox(sandbox_image)
+    execution = sandbox.run("seq 1 2000 > >(tee /copy)")
+    assert execution.text == "".join(f"{number}\n" for number in range(1, 2001))
+    assert docker("exec", str(sandbox.container_id), "cat", "/copy") == execution.text
+
+
+def test_zombies_of_orphans_are_reaped(sandbox: Sandbox) -> None:
+    sandbox.run("for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &); done")
+    until(lambda: processes(sandbox) == ALONE, "no zombie is left")

@@ -1,0 +1,143 @@
+"""The limits of a sandbox, as the engine was told them, and the server's own, which refuse work before it is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import pytest
+
+from remote_env import Sandbox, ServerBusy, Timings
+from remote_env.errors import InvalidSpec, RemoteEnvError
+from server.engine import CAPABILITIES
+from tests.engine.conftest import Http, MakeSandbox
+from tests.support.outside import runs
+from tests.support.server import BUSYBOX, SMALL, Server
+
+IMPATIENT = dataclasses.replace(Timings(), queue_s=0.3)
+
+
+def host_config(client: docker.DockerClient, sandbox: Sandbox) -> dict[str, object]:
+    found: dict[str, object] = client.api.inspect_container(sandbox.container_id)["HostConfig"]
+    return found
+
+
+def test_limits_reach_the_engine(docker_client: docker.DockerClient, make_sandbox: MakeSandbox) -> None:
+    config = host_config(docker_client, make_sandbox(memory_bytes=SMALL, pids=99, cpus=0.5, shm_bytes=1 << 20))
+    assert (config["Memory"], config["MemorySwap"]) == (SMALL, SMALL)
+    assert (config["PidsLimit"], config["NanoCpus"], config["ShmSize"]) == (99, 500_000_000, 1 << 20)
+
+
+def test_defaults_are_safe(docker_client: docker.DockerClient, make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    config = host_config(docker_client, sandbox)
+    assert (config["CapDrop"], sorted(config["CapAdd"])) == (["ALL"], sorted(CAPABILITIES))  # type: ignore[call-overload]
+    assert config["SecurityOpt"] == ["no-new-privileges"]
+    assert (config["Privileged"], config["PidMode"], config["IpcMode"], config["Devices"]) == (False, "", "private", [])
+    assert (config["PidsLimit"], config["RestartPolicy"]) == (4096, {"Name": "no", "MaximumRetryCount": 0})
+    (mount,) = config["Mounts"]  # type: ignore[misc]
+    assert (mount["Target"], mount["ReadOnly"], mount["Type"]) == ("/.remote-env", True, "bind")
+    assert sandbox.run("grep NoNewPrivs /proc/self/status").text.split() == ["NoNewPrivs:", "1"]
+
+
+def test_new_privileges_are_an_option(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox(no_new_privileges=False)
+    assert sandbox.run("grep NoNewPrivs /proc/self/status").text.split() == ["NoNewPrivs:", "0"]
+
+
+def test_sandbox_without_network_has_loopback_alone(make_sandbox: MakeSandbox) -> None:
+    assert make_sandbox(network="none").run("ls /sys/class/net").text == "lo\n"
+    assert "eth0" in make_sandbox().run("ls /sys/class/net").text
+
+
+def test_shm_has_its_size(make_sandbox: MakeSandbox) -> None:
+    assert make_sandbox(shm_bytes=1 << 20).run("df -k /dev/shm | awk 'NR==2 {print $2}'").text == "1024\n"
+
+
+def test_open_files_are_limited_as_docker_exec_limits_them(sandbox: Sandbox, docker_client: docker.DockerClient) -> None:
+    question = ["sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c"]
+    _, engine = docker_client.containers.get(str(sandbox.container_id)).exec_run(question)
+    assert sandbox.run(question).output() == engine
+
+
+def test_more_memory_than_one_sandbox_may_have_is_refused(make_server: Callable[..., Server]) -> None:
+    server = make_server("--max-sandbox-memory", "64MiB").start()
+    with server.client() as client, pytest.raises(InvalidSpec, match="memory_bytes"):
+        client.create_sandbox(BUSYBOX, memory_bytes=65 << 20)
+    assert server.containers() == []
+
+
+def test_sandbox_beyond_the_memory_of_the_server_is_turned_away(make_server: Callable[..., Server]) -> None:
+    server = make_server("--capacity-memory", "256MiB").start()
+    with server.client(IMPATIENT) as client:
+        first = client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
+        client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
+        with pytest.raises(ServerBusy):
+            client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
+        assert len(server.containers()) == 2
+        first.remove()
+        client.create_sandbox(BUSYBOX, memory_bytes=SMALL)  # what was freed can be taken
+
+
+def test_command_beyond_the_executions_of_the_server_is_turned_away(make_server: Callable[..., Server]) -> None:
+    server = make_server("--max-executions", "1").start()
+    with server.client(IMPATIENT) as client:
+        sandbox = client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
+        running = sandbox.start("echo first >> /ran; sleep 300", grace_s=0)
+        with pytest.raises(ServerBusy) as refused:
+            sandbox.run("echo second >> /ran")
+        assert client.executions(id=refused.value.execution_id or "") == []  # refused before it was journaled
+        running.cancel().wait()
+        sandbox.run("echo third >> /ran")
+        assert runs(sandbox) == {"first": 1, "third": 1}
+
+
+def test_no_work_is_taken_when_the_disk_is_nearly_full(make_server: Callable[..., Server]) -> None:
+    server = make_server("--min-free-disk", "1000TiB").start()
+    with server.client(IMPATIENT) as client, pytest.raises(ServerBusy):
+        client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
+    assert server.containers() == []
+
+
+def test_timeout_beyond_the_servers_longest_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(InvalidSpec, match="timeout_s"):
+        sandbox.run("echo ran >> /ran", timeout_s=10 * 86400)
+    assert runs(sandbox) == {}
+
+
+def test_body_over_the_limit_is_refused_before_anything_is_journaled(http: Http, sandbox: Sandbox) -> None:
+    body = b'{"id": "too-large-a-body", "command": "true", "stdin": "' + b"x" * (16 << 20) + b'"}'
+    answer = http("POST", f"/v1/sandboxes/{sandbox.id}/executions", epoch=sandbox.epoch, data=body)
+    assert (answer.status_code, answer.json()["code"], answer.json()["accepted"]) == (413, "too_large", False)
+    assert http("GET", "/v1/executions/too-large-a-body", epoch=sandbox.epoch).status_code == 404
+
+
+@pytest.mark.parametrize("target", ["inside", "link"])
+def test_binds_are_mounted_from_allowed_directories(make_server: Callable[..., Server], tmp_path: Path, target: str) -> None:
+    allowed = tmp_path / "allowed"
+    (allowed / "inside").mkdir(parents=True)
+    (allowed / "inside" / "file").write_text("from the host\n")
+    (allowed / "link").symlink_to(allowed / "inside")
+    server = make_server("--bind-allow", str(allowed)).start()
+    with server.client() as client:
+        bind = {"source": str(allowed / target), "target": "/bound"}
+        sandbox = client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[bind])
+        assert sandbox.run("cat /bound/file; touch /bound/new 2>/dev/null || echo read-only").text == "from the host\nread-only\n"
+        writable = client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[{**bind, "read_only": False}])
+        writable.run("echo from the sandbox > /bound/new")
+        assert (allowed / "inside" / "new").read_text() == "from the sandbox\n"
+
+
+@pytest.mark.parametrize("source", ["/etc", "ALLOWED/../outside", "ALLOWED/escape", "ALLOWEDbeside", "/var/run/docker.sock", "/"])
+def test_binds_from_elsewhere_are_refused(make_server: Callable[..., Server], tmp_path: Path, source: str) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "allowedbeside").mkdir()
+    (allowed / "escape").symlink_to(tmp_path / "outside")
+    server = make_server("--bind-allow", str(allowed)).start()
+    with server.client() as client, pytest.raises(RemoteEnvError, match="bind-allow"):
+        client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[{"source": source.replace("ALLOWED", str(allowed)), "target": "/x"}])
+    assert server.containers() == []

@@ -1,0 +1,470 @@
+"""The link: who is let in, what is believed, and that nothing is lost, doubled or leaked on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from server import link as link_module
+from server import messages
+from server.link import Listener, memfd
+from server.messages import Ended, Entry, Pipes, Run, RunFlag, Stale, Started, Type
+from tests.unit.core.fake_init import SECRET, FakeInit, Witness, exited, hello
+from tests.unit.core.wire import body_of
+
+Scene = Callable[[Path, Witness], Awaitable[None]]
+
+
+def act(directory: Path, scene: Scene, *, pid: int | None = None, secret: bytes | None = None, welcome: bool = True) -> None:
+    """Play a scene against a listener; afterwards no descriptor may be left over."""
+
+    async def main() -> None:
+        before = open_fds()
+        witness = Witness(os.getpid() if pid is None else pid, secret, welcome)
+        listener = Listener(directory, witness)
+        listener.accept()
+        try:
+            await asyncio.wait_for(scene(directory, witness), 60)
+        finally:
+            listener.close()
+            for pipe in witness.pipes.values():
+                os.close(pipe)
+        assert open_fds() == before
+
+    asyncio.run(main())
+
+
+def open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def read_end() -> int:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.close(writer)
+    return reader
+
+
+def write_end() -> int:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.close(reader)
+    return writer
+
+
+async def linked(directory: Path, witness: Witness) -> FakeInit:
+    init = FakeInit(directory)
+    init.say(hello())
+    assert (await witness.next())[0] == "hello"
+    assert (await init.heard())[0] is Type.WELCOME
+    return init
+
+
+# --------------------------------------------------------------------------------------------------- who is let in
+
+
+def test_an_init_is_let_in_with_the_read_ends_that_it_announced(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        entries = [Entry(f"e{n:07}", n, 1, None) for n in range(1, 4)]
+        init.say(hello(3, entries, pipes=3))
+        init.say(Pipes(("e0000001", "e0000002")), [read_end(), read_end()])
+        init.say(Pipes(("e0000003",)), [read_end()])
+        assert await witness.next() == ("hello", hello(3, entries, pipes=3))
+        assert sorted(witness.pipes) == ["e0000001", "e0000002", "e0000003"]
+        assert await init.heard() == (Type.WELCOME, struct.pack("<Q", 1000), [])
+        init.close()
+        assert await witness.next() == ("down", None)
+
+    act(tmp_path, scene)
+
+
+def test_a_process_that_is_not_the_init_is_refused_and_reported(tmp_path: Path) -> None:
+    """Anything in the sandbox can reach the socket; SO_PEERCRED tells it from the init."""
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        init.say(hello(0, secret=SECRET))
+        assert await witness.next() == ("stranger", os.getpid())
+        assert await init.closed()
+        assert witness.told.empty()
+        init.close()
+
+    act(tmp_path, scene, pid=os.getpid() + 1, secret=SECRET)
+
+
+def test_another_secret_than_that_of_the_first_hello_is_refused(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        init.say(hello(secret=bytes(16)))
+        assert (await witness.next())[0] == "stranger"
+        assert await init.closed()
+        init.close()
+        await linked(directory, witness)
+
+    act(tmp_path, scene, secret=SECRET)
+
+
+def test_an_init_of_an_unknown_link_version_is_refused(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        init.say(hello(version=99))
+        assert await init.closed()
+        assert witness.told.empty()
+        init.close()
+
+    act(tmp_path, scene)
+
+
+def test_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "_HELLO_S", 0.01)
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        silent, slow = FakeInit(directory), FakeInit(directory)
+        slow.say(hello(1, [Entry("e0000001", 1, 1, None)], pipes=1))  # and the read end never comes
+        assert await silent.closed() and await slow.closed()
+        silent.close()
+        slow.close()
+
+    act(tmp_path, scene)
+
+
+def test_only_a_few_may_stand_at_the_door(tmp_path: Path) -> None:
+    """A sandbox that opens connections without end costs a handful of descriptors, and the init gets in once one is over."""
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        waiting = [FakeInit(directory) for _ in range(link_module._STRANGERS)]
+        assert await FakeInit(directory).closed()
+        waiting.pop().close()
+        init = FakeInit(directory)
+        for connection in waiting:
+            connection.close()
+        init.say(hello())
+        if await asyncio.wait_for(_let_in(init), 30):
+            await witness.next()
+            return
+        pytest.fail("the init was kept out")
+
+    act(tmp_path, scene)
+
+
+async def _let_in(init: FakeInit) -> bool:
+    try:
+        return (await init.heard())[0] is Type.WELCOME
+    except EOFError:
+        return False
+
+
+def test_a_socket_is_reached_below_a_path_longer_than_a_socket_s_name_may_be(tmp_path: Path) -> None:
+    directory = tmp_path / ("d" * 120)
+    directory.mkdir()
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        await linked(directory, witness)
+
+    act(directory, scene)
+
+
+def test_the_next_server_s_socket_replaces_the_old_one_in_the_same_directory(tmp_path: Path) -> None:
+    """The directory is mounted into the sandbox: it must stay the same, and hold one name at any time."""
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        inode = directory.stat().st_ino
+        first = await linked(directory, witness)
+        witness_2 = Witness(os.getpid())
+        second = Listener(directory, witness_2)
+        second.accept()
+        await linked(directory, witness_2)
+        assert (directory.stat().st_ino, os.listdir(directory)) == (inode, ["server.sock"])
+        second.close()
+        first.close()
+
+    act(tmp_path, scene)
+
+
+# ----------------------------------------------------------------------------------------------- what is believed
+
+
+def messages_out_of_place() -> dict[str, Callable[[FakeInit], None]]:
+    """What breaks a link before its welcome, sent by who might be anybody."""
+    one = hello(1, [Entry("e0000001", 1, 1, None)], pipes=1)
+    body = body_of(hello())[1]
+
+    def large(fd: int, length: int) -> Callable[[FakeInit], None]:
+        return lambda init: init.send(messages.large_packet(Type.HELLO, length), [fd])
+
+    def deaf_memfd() -> int:
+        fd = memfd("x", body)
+        reopened = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC)
+        os.close(fd)
+        return reopened
+
+    def after_hello(then: Callable[[FakeInit], None]) -> Callable[[FakeInit], None]:
+        def say(init: FakeInit) -> None:
+            init.say(one)
+            then(init)
+
+        return say
+
+    return {
+        "a byte": lambda init: init.send(b"x"),
+        "an unknown type": lambda init: init.send(struct.pack("<BBHI", 99, 0, 0, 0)),
+        "a server's word": lambda init: init.send(messages.kill("e0000001")),
+        "a body that is not all there": lambda init: init.send(struct.pack("<BBHI", Type.HELLO, 0, 0, 10) + b"short"),
+        "a packet that is too long": lambda init: init.send(messages.packet(Type.HELLO, bytes(messages.PACKET_LIMIT))),
+        "a hello with a descriptor": lambda init: init.say(hello(), [read_end()]),
+        "an ending before the hello": lambda init: init.say(Ended("e0000001", 1, exited())),
+        "read ends before the hello": lambda init: init.say(Pipes(("e0000001",)), [read_end()]),
+        "large, without its descriptor": lambda init: init.send(messages.large_packet(Type.HELLO, len(body))),
+        "large, by a pipe": lambda init: large(read_end(), len(body))(init),
+        "large, by a file of the disk": lambda init: large(os.open(__file__, os.O_RDONLY), os.path.getsize(__file__))(init),
+        "large, of another length": lambda init: large(memfd("x", body), len(body) + 1)(init),
+        "large, that cannot be read": lambda init: large(deaf_memfd(), len(body))(init),
+        "large, and a descriptor too many": lambda init: init.send(
+            messages.large_packet(Type.HELLO, len(body)), [memfd("x", body), read_end()]
+        ),
+        "large, and garbage in it": lambda init: large(memfd("x", b"\xff" * 100), 100)(init),
+        "more descriptors than a packet may have": lambda init: init.say(hello(), [read_end() for _ in range(100)]),
+        "a read end that is missing": after_hello(lambda init: init.say(Pipes(("e0000001",)))),
+        "a read end that is a file": after_hello(lambda init: init.say(Pipes(("e0000001",)), [os.open(__file__, os.O_RDONLY)])),
+        "a read end that is a write end": after_hello(lambda init: init.say(Pipes(("e0000001",)), [write_end()])),
+        "a read end that only names a pipe": after_hello(
+            lambda init: init.say(Pipes(("e0000001",)), [_path_only(read_end())])
+        ),
+        "more read ends than announced": after_hello(
+            lambda init: init.say(Pipes(("e0000001", "e0000002")), [read_end(), read_end()])
+        ),
+        "an ending before the welcome": after_hello(lambda init: init.say(Ended("e0000001", 1, exited()))),
+        "a second hello before the welcome": after_hello(lambda init: init.say(one)),
+    }
+
+
+def _path_only(fd: int) -> int:
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("what", messages_out_of_place())
+def test_whoever_breaks_the_format_is_cut_off_and_costs_nothing(tmp_path: Path, what: str) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        messages_out_of_place()[what](init)
+        assert await init.closed()
+        assert witness.told.empty()
+        init.close()
+
+    act(tmp_path, scene)
+
+
+def test_two_read_ends_for_one_execution_are_refused(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        init.say(hello(2, [Entry("e0000001", 1, 1, None), Entry("e0000002", 2, 1, None)], pipes=2))
+        init.say(Pipes(("e0000001", "e0000001")), [read_end(), read_end()])
+        assert await init.closed()
+        assert witness.told.empty()
+        init.close()
+
+    act(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda init: init.say(hello()),
+        lambda init: init.say(Pipes(("e0000001",)), [read_end()]),
+        lambda init: init.say(Started("e0000001", 1, 1)),
+        lambda init: init.say(Started("e0000001", 1, 1), [read_end(), read_end()]),
+        lambda init: init.say(Started("e0000001", 1, 1), [write_end()]),
+        lambda init: init.say(Ended("e0000001", 1, exited()), [read_end()]),
+        lambda init: init.send(b"\0" * 8),
+    ],
+    ids=["second hello", "late read ends", "started, no pipe", "started, two pipes", "started, a write end", "ended, a pipe", "zeros"],
+)
+def test_an_accepted_init_that_breaks_the_format_has_to_connect_again(tmp_path: Path, break_it: Callable[[FakeInit], None]) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        break_it(init)
+        assert await witness.next() == ("down", None)
+        assert await init.closed()
+        init.close()
+        await linked(directory, witness)
+
+    act(tmp_path, scene)
+
+
+def test_random_packets_open_no_door_and_leak_nothing(tmp_path: Path) -> None:
+    chance = random.Random(3)
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        for _ in range(200):
+            init = FakeInit(directory)
+            body = chance.randbytes(chance.randrange(80))
+            packet = messages.packet(chance.choice(list(Type)), body) if chance.random() < 0.7 else chance.randbytes(20)
+            init.send(packet, [read_end() for _ in range(chance.randrange(3))])
+            assert await init.closed()
+            init.close()
+        assert witness.told.empty()
+        await linked(directory, witness)
+
+    act(tmp_path, scene)
+
+
+def test_messages_arrive_in_order_each_once(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        said = []
+        for number in range(1, 100):  # more than one turn of the loop reads
+            said += [Started(f"e{number:07}", number, 5), Ended(f"e{number:07}", number, exited(number % 256))]
+            init.say(said[-2], [read_end()])
+            init.say(said[-1])
+        said.append(Stale("e0000001", 1))
+        init.say(said[-1])
+        assert [await witness.next() for _ in said] == [("message", message) for message in said]
+        init.close()
+
+    act(tmp_path, scene)
+
+
+def test_a_large_hello_is_read_from_its_memory_file(tmp_path: Path) -> None:
+    """A thousand executions do not fit in one packet."""
+    entries = [Entry(f"e{number:07}", number, 0, exited(started_ns=0)) for number in range(1, 1001)]
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        body = body_of(hello(1000, entries))[1]
+        assert len(body) > messages.PACKET_LIMIT
+        init.send(messages.large_packet(Type.HELLO, len(body)), [memfd("hello", body)])
+        assert await witness.next() == ("hello", hello(1000, entries))
+        init.close()
+
+    act(tmp_path, scene)
+
+
+def test_a_dead_init_s_last_words_are_heard(tmp_path: Path) -> None:
+    """It died with packets of ours unread: the kernel says ECONNRESET first, its queued ending comes after."""
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        assert witness.link is not None
+        witness.link.send(messages.kill("e0000001"))
+        init.say(Ended("e0000001", 1, exited()))
+        init.close()
+        assert await witness.next() == ("message", Ended("e0000001", 1, exited()))
+        assert await witness.next() == ("down", None)
+
+    act(tmp_path, scene)
+
+
+# ----------------------------------------------------------------------------------------------------- what is said
+
+
+def run_of(number: int, size: int = 1, flags: RunFlag = RunFlag(0)) -> Run:
+    return Run(number, f"e{number:07}", ("sh", "-c", "x" * size), flags=flags)
+
+
+def test_no_run_is_sent_before_the_welcome(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        init.say(hello())
+        await witness.next()
+        assert witness.link is not None
+        assert (witness.link.ready, witness.link.send_run(run_of(1), None)) == (False, False)
+        init.close()
+
+    act(tmp_path, scene, welcome=False)
+
+
+@pytest.mark.parametrize("stdin", [None, b"", b"input\0" * 1000], ids=["none", "empty", "some"])
+@pytest.mark.parametrize("size", [10, 65_400, 65_600, 3 << 20], ids=["small", "just below", "just above", "large"])
+def test_a_run_arrives_whole_with_its_stdin(tmp_path: Path, size: int, stdin: bytes | None) -> None:
+    """What does not fit in a packet comes by a memory file; stdin is the last descriptor."""
+    run = run_of(1, size, RunFlag(0) if stdin is None else RunFlag.STDIN)
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        assert witness.link is not None and witness.link.send_run(run, stdin)
+        type_, body, fds = await init.heard()
+        assert len(fds) == (stdin is not None) + (len(messages.run_body(run)) > messages.PACKET_LIMIT - 8)
+        if stdin is not None:
+            assert _content(fds.pop()) == stdin
+        if fds:
+            body = _content(fds.pop())
+        assert (type_, body) == (Type.RUN, messages.run_body(run))
+        init.close()
+
+    act(tmp_path, scene)
+
+
+def _content(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+def test_a_full_link_keeps_the_order_and_says_when_it_takes_more(tmp_path: Path) -> None:
+    """EAGAIN: small messages wait in order, a run is refused until all that came before has left (ORDER)."""
+
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        link = witness.link
+        assert link is not None
+        number = 0
+        while link.send_run(run_of(number + 1, 20_000), None):
+            number += 1
+        for extra in range(50):
+            link.send(messages.kill(f"k{extra:07}"))
+        assert not link.ready and not link.send_run(run_of(number + 1), None)
+        heard = [await init.heard_id() for _ in range(number + 50)]
+        expected = [(Type.RUN, f"e{n:07}") for n in range(1, number + 1)] + [(Type.KILL, f"k{n:07}") for n in range(50)]
+        assert heard == expected
+        while not link.ready:
+            assert await witness.next() == ("ready", None)
+        assert link.send_run(run_of(number + 1), None)
+        assert await init.heard_id() == (Type.RUN, f"e{number + 1:07}")
+        init.close()
+
+    act(tmp_path, scene)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_a_run_that_gets_no_descriptor_just_now_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        link = witness.link
+        assert link is not None
+
+        def refuse(name: str, content: bytes) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(link_module, "memfd", refuse)
+            assert not link.send_run(run_of(1, flags=RunFlag.STDIN), b"in")
+        assert not link.ready
+        assert await witness.next() == ("ready", None)
+        assert link.send_run(run_of(1, flags=RunFlag.STDIN), b"in")
+        assert await init.heard_id() == (Type.RUN, "e0000001")
+        init.close()
+
+    act(tmp_path, scene)
+
+
+def test_sending_on_a_link_whose_init_is_gone_is_harmless(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        init.close()
+        link = witness.link
+        assert link is not None
+        assert not link.send_run(run_of(1), None)
+        link.send(messages.ack("e0000001"))
+        assert await witness.next() == ("down", None)
+        link.send(messages.ack("e0000001"))
+        assert not link.send_run(run_of(1), None)
+
+    act(tmp_path, scene)
