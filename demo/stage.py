@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Sequence
 from datetime import datetime
@@ -78,7 +77,7 @@ class Stage:
             self._console.print(table)
 
     def _event(self, at: float, text: str, style: str = "bold yellow") -> None:
-        self.say(f"  [{style}]⚡ {datetime.fromtimestamp(at):%H:%M:%S.%f} {escape(text)}[/{style}]")
+        self.say(f"  [{style}]⚡ {datetime.fromtimestamp(at):%H:%M:%S} {escape(text)}[/{style}]")
 
 
 class ClientLog(logging.Handler):
@@ -89,9 +88,9 @@ class ClientLog(logging.Handler):
         self._stage = stage
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        _, _, text = record.getMessage().partition(": ")  # without the execution's id
         if "trying again" not in text:
-            self._stage.client_said(record.created, re.sub(r"\bin sandbox \w+", "", re.sub(r"\b[0-9a-f]{24}([0-9a-f]{8})\b", r"…\1", text)))
+            self._stage.client_said(record.created, text)
 
 
 class ShowingAgent(DefaultAgent):

@@ -25,19 +25,17 @@ def carry_out(sandbox: Sandbox, command: str | list[str], options: dict[str, Any
     execution = sandbox.start(command, **options)
     interrupts.cancel_with(lambda: _cancel(execution))
     try:
-        try:
-            if not as_json:
-                for piece in execution.follow():
-                    screen.write_bytes(piece)
-            execution.wait()
-        except KeyboardInterrupt:
-            screen.warn(f"left at once; execution {execution.id} was cancelled and may take a moment to end.")
-            raise
-        except BrokenPipeError:
-            _cancel(execution)  # nobody reads its output any more
-            raise
-    finally:
-        interrupts.settle()
+        if not as_json:
+            for piece in execution.follow():
+                screen.write_bytes(piece)
+        execution.wait()
+    except KeyboardInterrupt:
+        screen.warn(f"left at once; execution {execution.id} was told to end and may take a moment.")
+        raise
+    except BrokenPipeError:
+        _cancel(execution)  # nobody reads its output any more
+        raise
+    interrupts.settle()
     execution.wait()
     code = failures.exit_code(execution.record, interrupts.signal)
     for line in failures.remarks(execution.record, command):

@@ -1,17 +1,24 @@
-"""The command line, `remote-env`."""
+"""The entry point of `remote-env`."""
 
 from __future__ import annotations
 
-import typer
-
-from remote_env.cli import serve
+import sys
 
 
 def main() -> None:
-    app = typer.Typer(no_args_is_help=True)
-    app.callback()(lambda: None)
-    serve.register(app)
-    app()
+    """Runs the command line and leaves the process with its exit code."""
+    if sys.argv[1:] == ["--version"]:  # asked by scripts, so without importing all the rest
+        print_version()
+        return
+    from remote_env.cli.app import app
+
+    app(prog_name="remote-env")
+
+
+def print_version() -> None:
+    from remote_env.version import __version__
+
+    sys.stdout.write(f"remote-env {__version__}\n")
 
 
 if __name__ == "__main__":

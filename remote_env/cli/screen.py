@@ -79,3 +79,9 @@ def print_table(made: Table) -> None:
         for column in made.columns:
             column.overflow = "ignore"
     console.print(made)
+
+
+def print_json_line(document: Any) -> None:
+    """One line of many, at once."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()

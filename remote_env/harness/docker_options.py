@@ -6,6 +6,7 @@ refused with a sentence, because dropping `--cap-add` or a mount without a word 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -108,9 +109,7 @@ def _pairs(arguments: Iterable[str]) -> Iterable[tuple[str, str]]:
                 yield name, value.removeprefix("=")
                 continue
         else:
-            raise InvalidSpec(
-                f"run_args: {argument!r} is not an option; the image has a field of its own, its command is remote-env's."
-            )
+            raise InvalidSpec(f"run_args: {argument!r} is not an option; the image has a field of its own, its command is remote-env's.")
         try:
             yield name, next(rest)
         except StopIteration:
@@ -140,8 +139,8 @@ def _number(kind: type[int] | type[float], name: str, value: str) -> float:
     try:
         number = kind(value)
     except ValueError:
-        number = kind(0)
-    if number <= 0:
+        number = 0
+    if not 0 < number < math.inf:
         raise InvalidSpec(f"run_args: {name} {value}: say a number above zero.")
     return number
 

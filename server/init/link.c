@@ -20,7 +20,7 @@
 #define PASSED_MAX 253      /* descriptors in one packet (SCM_MAX_FD) */
 
 static struct sockaddr_un address;
-static unsigned char incarnation[16], secret[16];
+static unsigned char incarnation[SECRET_SIZE], secret[SECRET_SIZE];
 static int fd = -1;
 static bool welcomed;
 static int64_t connect_at, send_at, blocked_since;
@@ -108,28 +108,10 @@ static bool send_packet(uint8_t type, uint8_t flags, const char *body, uint32_t 
 
 static bool send_hello(void)
 {
-    char *p = put_u32(hello, LINK_VERSION);
-    p = put_bytes(p, incarnation, sizeof incarnation);
-    p = put_bytes(p, secret, sizeof secret);
-    p = put_u64(p, highest);
-    char *counts = p;
-    p = put_u64(p, 0);
-    uint32_t count = 0;
-    for (unsigned i = 0; i < table_top; i++) {
-        const struct execution *e = &table[i];
-        if (e->state == FREE)
-            continue;
-        count++;
-        p = put_id(p, &e->id);
-        p = put_u64(p, e->number);
-        p = put_u8(p, e->state == RUNNING ? ENTRY_RUNNING : ENTRY_ENDED);
-        struct ending running = {.kind = ENDING_EXITED, .started_ns = e->ending.started_ns};
-        p = put_ending(p, e->state == RUNNING ? &running : &e->ending);
-        if (e->output >= 0)
+    for (unsigned i = 0; i < table_top; i++)
+        if (table[i].state != FREE && table[i].output >= 0)
             pipes[pipe_count++] = (uint16_t)i;
-    }
-    put_u32(put_u32(counts, pipe_count), count);
-    uint32_t length = (uint32_t)(p - hello);
+    uint32_t length = (uint32_t)(put_hello(hello, incarnation, secret, pipe_count) - hello);
     if (HELLO_SIZE_MAX <= PACKET_LIMIT - HEADER_SIZE || length <= PACKET_LIMIT - HEADER_SIZE)
         return send_packet(MESSAGE_HELLO, 0, hello, length, NULL, 0);
     int memory = memfd_create("hello", MFD_CLOEXEC);

@@ -45,13 +45,15 @@ bool message_request(struct cursor *c, struct request *request);
 /* message.c: writing, into room that the caller knows to suffice */
 #define ENDING_SIZE 56
 #define ENTRY_SIZE_MAX (4 + ID_LENGTH_MAX + 8 + 1 + ENDING_SIZE)
-#define HELLO_SIZE_MAX (4 + 16 + 16 + 8 + 4 + 4 + (size_t)TABLE_SIZE * ENTRY_SIZE_MAX)
+#define SECRET_SIZE 16
+#define HELLO_SIZE_MAX (4 + 2 * SECRET_SIZE + 8 + 4 + 4 + (size_t)TABLE_SIZE * ENTRY_SIZE_MAX)
 char *put_u8(char *p, uint8_t value);
 char *put_u32(char *p, uint32_t value);
 char *put_u64(char *p, uint64_t value);
 char *put_bytes(char *p, const void *bytes, size_t length);
 char *put_id(char *p, const struct id *id);
 char *put_ending(char *p, const struct ending *ending);
+char *put_hello(char *p, const unsigned char *incarnation, const unsigned char *secret, uint32_t pipes);
 void put_header(char header[HEADER_SIZE], uint8_t type, uint8_t flags, uint32_t body_length);
 
 /* link.c */

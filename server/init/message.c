@@ -133,6 +133,32 @@ char *put_ending(char *p, const struct ending *ending)
     return put_u32(p, 0);
 }
 
+/* The table as it is now. */
+char *put_hello(char *p, const unsigned char *incarnation, const unsigned char *secret, uint32_t pipes)
+{
+    p = put_u32(p, LINK_VERSION);
+    p = put_bytes(p, incarnation, SECRET_SIZE);
+    p = put_bytes(p, secret, SECRET_SIZE);
+    p = put_u64(p, highest);
+    p = put_u32(p, pipes);
+    char *counted = p;
+    uint32_t count = 0;
+    p = put_u32(p, count);
+    for (unsigned i = 0; i < table_top; i++) {
+        const struct execution *e = &table[i];
+        if (e->state == FREE)
+            continue;
+        const struct ending running = {.kind = ENDING_EXITED, .started_ns = e->ending.started_ns};
+        count++;
+        p = put_id(p, &e->id);
+        p = put_u64(p, e->number);
+        p = put_u8(p, e->state == RUNNING ? ENTRY_RUNNING : ENTRY_ENDED);
+        p = put_ending(p, e->state == RUNNING ? &running : &e->ending);
+    }
+    put_u32(counted, count);
+    return p;
+}
+
 void put_header(char header[HEADER_SIZE], uint8_t type, uint8_t flags, uint32_t body_length)
 {
     char *p = put_u8(header, type);

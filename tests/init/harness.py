@@ -22,6 +22,7 @@ from server.messages import Ended, EndingKind, Hello, Pipes, Run, RunFlag, Stale
 
 PATIENCE_S = 60.0  # never reached by a healthy init; a bound for sick ones
 DAY_MS = 24 * 3600 * 1000
+OWN_USER = "" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
 BASE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "FROM_IMAGE": "yes", "HOME": "/from/image"}
 
 
@@ -129,7 +130,7 @@ class Server:
         command: str | Sequence[str],
         *,
         env: dict[str, str] | None = None,
-        user: str = "",
+        user: str = OWN_USER,
         workdir: str = "/",
         flags: RunFlag = RunFlag(0),  # noqa: B008
         stdin: int | None = None,
@@ -300,6 +301,7 @@ class Init:
             if self.process.poll() is None:
                 os.kill(self.pid, signal.SIGTERM)
             code = self.process.wait(timeout=20)
+            left = [] if self._pid_namespace else [pid for pid in family if alive(pid)]
         finally:
             for pid in family:
                 if alive(pid):
@@ -312,6 +314,7 @@ class Init:
         self._stderr.close()
         assert not complaints, complaints
         assert code == 0, f"the init ended with {code}"
+        assert not left, f"the init left {left} behind"
 
 
 def memory_file(content: bytes) -> int:

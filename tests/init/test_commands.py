@@ -94,6 +94,7 @@ def test_number_without_an_entry_has_group_0_and_home_slash(server: Server) -> N
     assert server.do("id -u; id -g; echo $HOME", user="54321").text == "54321\n0\n/\n"
 
 
+@pytest.mark.usefixtures("as_root")
 def test_empty_user_is_root(server: Server) -> None:
     assert server.do("id -u; id -g; echo $HOME", user="0").text == server.do("id -u; id -g; echo $HOME").text
 

@@ -78,7 +78,7 @@ def read(packet: bytes) -> FromInit:
     return messages.parse(type_, messages.packet_body(packet))
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(derandomize=True, max_examples=300, deadline=None)
 @given(SAID)
 def test_every_message_of_an_init_arrives_as_it_was_said(message: FromInit) -> None:
     assert read(messages.packet(*body_of(message))) == message
@@ -108,7 +108,7 @@ def test_a_message_with_a_tail_is_refused(message: FromInit, tail: bytes) -> Non
         messages.header(messages.packet(type_, body) + tail)
 
 
-@settings(derandomize=True, max_examples=500)
+@settings(derandomize=True, max_examples=500, deadline=None)
 @given(st.sampled_from(Type), st.binary(max_size=300))
 def test_random_bytes_raise_nothing_but_bad_message(type_: Type, body: bytes) -> None:
     for read_it in (lambda: messages.parse(type_, body), lambda: messages.header(body)):
@@ -118,7 +118,7 @@ def test_random_bytes_raise_nothing_but_bad_message(type_: Type, body: bytes) ->
             continue
 
 
-@settings(derandomize=True, max_examples=500)
+@settings(derandomize=True, max_examples=500, deadline=None)
 @given(SAID, st.data())
 def test_a_message_with_flipped_bytes_raises_nothing_but_bad_message(message: FromInit, data: st.DataObject) -> None:
     """Close to the truth is where parsers break."""

@@ -128,7 +128,7 @@ class History:
 HISTORIES = st.builds(History, st.lists(ROW_AND_TABLE, max_size=12).map(tuple), st.integers(0, 4))
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(derandomize=True, max_examples=300, deadline=None)
 @given(HISTORIES)
 def test_every_true_history_is_accepted_with_the_right_events(history: History) -> None:
     expected = {
@@ -142,7 +142,7 @@ def test_every_true_history_is_accepted_with_the_right_events(history: History) 
     assert (found.events, set(found.acknowledge)) == (tuple(events), held)
 
 
-@settings(derandomize=True, max_examples=500)
+@settings(derandomize=True, max_examples=500, deadline=None)
 @given(HISTORIES, st.data())
 def test_a_journal_set_back_is_found_whenever_it_lost_something_that_the_init_took(history: History, data: st.DataObject) -> None:
     """A copy of the journal is put back: rows after some point are missing, later endings are unfinished again, and the

@@ -1,0 +1,486 @@
+"""Executions over a real link, journal and spool: what the HTTP side gets to see, whatever becomes of link and server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_env.protocol import Execution, ExecutionSpec
+from server import answers
+from server.executions import Executions
+from server.hellos import SandboxLink
+from server.journal import Journal, SandboxRow
+from server.link import Listener
+from server.live import LiveExecution, LiveSandbox
+from server.machines import sandbox as sandbox_rules
+from server.machines.execution import CancelRequested
+from server.messages import Ended, Ending, EndingFlag, EndingKind, Entry, Pipes, Stale, Started, Type
+from server.metrics import Metrics
+from server.spool import Spool
+from server.waits import Bell, WaitRoom
+from tests.unit.core.fake_init import INCARNATION, PATIENCE_S, SECRET, FakeInit, exited, hello
+
+SKIPPED = Ending(EndingKind.SKIPPED)
+SANDBOX = "sandbox-1"
+
+
+class Server:
+    """One server's life over a data directory: it can die and another can start on the same journal."""
+
+    def __init__(self, directory: Path) -> None:
+        self.fatal: list[BaseException] = []
+        self.given_up: list[str] = []
+        self.journal = Journal(directory / "journal.sqlite3")
+        self.spool = Spool(directory / "spool")
+        self.mounted = directory / "mounted"
+        self.mounted.mkdir(exist_ok=True)
+        self.room = WaitRoom()
+        self.executions = Executions(
+            self.journal, self.spool, Metrics(), self.room, key=b"key", drain_grace_s=3600.0, on_fatal=self.fatal.append
+        )
+        row = self.journal.sandbox(SANDBOX)
+        if row is None:
+            spec = {"lease_s": 300, "on_lease_end": "wait"}
+            row = SandboxRow(SANDBOX, "run-00001", "busybox", spec, b"", "creating", None, "c0ffee", None, None, None, 0.0, None)
+            self.journal.add_sandbox(row)
+        self.sandbox = LiveSandbox(
+            id=SANDBOX, run_id=row.run_id, image=row.image, spec=row.spec, spec_hash=b"", state=sandbox_rules.State(row.state),
+            created_at=0.0, memory_bytes=0, changed=Bell(self.room), container_id="c0ffee", container_pid=os.getpid(),
+            epoch=row.epoch, secret=row.secret, highest=self.journal.highest_number(SANDBOX),
+        )  # fmt: skip
+        for execution in self.journal.unfinished(SANDBOX):
+            self.executions.restore(self.sandbox, execution)
+        self.listener = Listener(self.mounted, SandboxLink(self.sandbox, self.executions, self.journal, self, 1000.0))
+        self.listener.accept()
+
+    def look_at(self, sandbox: LiveSandbox) -> None:
+        """The engine would be asked now."""
+
+    def give_up(self, sandbox: LiveSandbox, reason: str) -> None:
+        self.given_up.append(reason)
+
+    async def link(self, highest: int = 0, entries: tuple[Entry, ...] = (), pipes: tuple[tuple[str, int], ...] = ()) -> FakeInit:
+        init = FakeInit(self.mounted)
+        init.say(hello(highest, entries, pipes=len(pipes)))
+        if pipes:
+            init.say(Pipes(tuple(id_ for id_, _ in pipes)), [pipe for _, pipe in pipes])
+        assert (await init.heard())[0] is Type.WELCOME
+        return init
+
+    async def unlinked(self) -> None:
+        while self.sandbox.link is not None:
+            await asyncio.sleep(0)
+
+    def post(self, eid: str = "execution-1", **spec: Any) -> LiveExecution:
+        return self.executions.accept(self.sandbox, ExecutionSpec(id=eid, **{"command": "true", **spec}))
+
+    async def ended(self, live: LiveExecution) -> Execution:
+        while live.ended_at is None:
+            await asyncio.wait_for(live.ended.wait(PATIENCE_S), PATIENCE_S)
+        return answers.ended_answer(live, self.spool)
+
+    async def output(self, live: LiveExecution, total: int) -> None:
+        while live.spool_file is None or live.spool_file.total < total:
+            await asyncio.sleep(0)
+
+    def die(self) -> None:
+        """The kernel closes what it held; nothing is tidied up."""
+        self.listener.close()
+        for live in list(self.executions.live.values()):
+            if live.drain is not None:
+                live.drain.cancel()
+            if live.reader is not None:
+                live.reader.close()
+            if live.spool_file is not None:
+                live.spool_file.close()
+        self.journal.close()
+
+
+def play(directory: Path, scene: Callable[[Server], Awaitable[Server]]) -> None:
+    async def main() -> None:
+        server = Server(directory)
+        last = await asyncio.wait_for(scene(server), 60)
+        last.die()
+        assert (server.fatal, last.fatal) == ([], [])
+
+    asyncio.run(main())
+
+
+class Command:
+    """What a command's pipe looks like from inside: the init keeps one read end, the server gets others."""
+
+    def __init__(self) -> None:
+        self.kept, self.stdout = os.pipe2(os.O_CLOEXEC)
+
+    def read_end(self) -> int:
+        return os.dup(self.kept)
+
+    def prints(self, content: bytes) -> None:
+        at = 0
+        while at < len(content):
+            at += os.write(self.stdout, content[at:])
+
+    def gone(self) -> None:
+        os.close(self.kept)
+        os.close(self.stdout)
+
+
+# ------------------------------------------------------------------------------------------------- the plain way
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 900_000])
+def test_a_command_s_output_is_whole_and_its_sha256_is_right(tmp_path: Path, size: int) -> None:
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post()
+        assert await init.heard_id() == (Type.RUN, "execution-1")
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        await asyncio.to_thread(command.prints, content)
+        init.say(Ended("execution-1", 1, exited(3)))
+        answer = await server.ended(live)
+        assert answer.outcome is not None and answer.outcome.returncode == 3
+        assert (answer.output.total_bytes, answer.output.truncated) == (size, None)
+        assert answer.output.sha256 == hashlib.sha256(content).hexdigest()
+        assert await init.heard_id() == (Type.ACK, "execution-1")
+        row = server.journal.execution("execution-1")
+        assert row is not None and answers.row_answer(row, server.spool) == answer
+        command.gone()
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_commands_go_out_in_the_order_of_their_numbers_once_there_is_a_link(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        (await server.link()).close()
+        await server.unlinked()
+        for number in range(1, 30):
+            server.post(f"execution-{number}")
+        init = await server.link()
+        heard = []
+        for _ in range(1, 30):
+            _, body, _ = await init.heard()
+            heard.append(struct.unpack_from("<Q", body)[0])
+        assert heard == list(range(1, 30))
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_what_descendants_still_say_is_waited_for_and_marked(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post()
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        init.say(Ended("execution-1", 1, Ending(EndingKind.EXITED, flags=EndingFlag.OUTPUT_OPEN)))
+        command.prints(b"last words")
+        command.gone()
+        answer = await server.ended(live)
+        assert (answer.output.text, answer.output.output_open) == ("last words", True)
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+# -------------------------------------------------------------------------------------------- cancel and abandon
+
+
+def test_a_cancel_before_the_run_was_sent_makes_it_a_skip(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        (await server.link()).close()
+        await server.unlinked()
+        live = server.post()
+        server.executions.apply(live, CancelRequested())
+        row = server.journal.execution("execution-1")
+        assert row is not None and row.cancelling
+        init = await server.link()
+        assert await init.heard_id() == (Type.SKIP, "execution-1")
+        init.say(Ended("execution-1", 1, SKIPPED))
+        outcome = (await server.ended(live)).outcome
+        assert outcome is not None and (outcome.kind, outcome.ran) == ("cancelled", False)
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_a_cancel_is_said_again_after_the_link_broke(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post()
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        command.prints(b".")
+        await server.output(live, 1)
+        server.executions.apply(live, CancelRequested())
+        init.close()  # RUN and KILL are unread in it
+        again = await server.link(1, (Entry("execution-1", 1, 5, None),), (("execution-1", command.read_end()),))
+        assert await again.heard_id() == (Type.KILL, "execution-1")
+        command.gone()
+        again.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_an_abandoned_id_ends_as_not_run_only_when_the_init_says_so(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        init = await server.link()
+        live = server.executions.fence(server.sandbox, "execution-1")
+        assert await init.heard_id() == (Type.SKIP, "execution-1")
+        assert live.ended_at is None and answers.live_answer(live).state == "accepted"
+        init.say(Ended("execution-1", 1, SKIPPED))
+        answer = await server.ended(live)
+        assert answer.outcome is not None
+        assert (answer.state, answer.outcome.kind, answer.outcome.ran) == ("abandoned", "not_run", False)
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+# ------------------------------------------------------------------------------------------- the server's death
+
+
+def test_a_command_outlives_the_server_and_loses_no_byte(tmp_path: Path) -> None:
+    """The pipe is handed to the next server, which appends to what the first one wrote."""
+
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post()
+        assert await init.heard_id() == (Type.RUN, "execution-1")
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        command.prints(b"before, ")
+        await server.output(live, 8)
+        server.die()
+        command.prints(b"meanwhile, ")
+        init.close()
+        second = Server(tmp_path)
+        live = second.executions.live["execution-1"]
+        init = await second.link(1, (Entry("execution-1", 1, 5, None),), (("execution-1", command.read_end()),))
+        command.prints(b"after")
+        init.say(Ended("execution-1", 1, exited()))
+        assert (await second.ended(live)).output.text == "before, meanwhile, after"
+        command.gone()
+        init.close()
+        return second
+
+    play(tmp_path, scene)
+
+
+def test_an_ending_that_came_while_no_server_was_there_is_taken_with_its_output(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        server.post(env={"KEY": "secret"})
+        assert await init.heard_id() == (Type.RUN, "execution-1")
+        server.die()
+        init.close()
+        command.prints(b"all of it")
+        second = Server(tmp_path)
+        live = second.executions.live["execution-1"]
+        init = await second.link(1, (Entry("execution-1", 1, 5, exited(4)),), (("execution-1", command.read_end()),))
+        answer = await second.ended(live)
+        assert answer.outcome is not None and (answer.output.text, answer.outcome.code) == ("all of it", 4)
+        assert await init.heard_id() == (Type.ACK, "execution-1")
+        row = second.journal.execution("execution-1")
+        assert row is not None and row.secrets is None and second.executions.wiped
+        command.gone()
+        init.close()
+        return second
+
+    play(tmp_path, scene)
+
+
+def test_an_ack_that_was_lost_is_said_again(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        init = await server.link()
+        live = server.post()
+        init.say(Ended("execution-1", 1, Ending(EndingKind.FAILED_TO_START)))
+        await server.ended(live)
+        init.close()
+        again = await server.link(1, (Entry("execution-1", 1, 0, Ending(EndingKind.FAILED_TO_START)),))
+        assert await again.heard_id() == (Type.ACK, "execution-1")
+        again.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+# ------------------------------------------------------------------------------------------ what must not be said
+
+
+@pytest.mark.parametrize(
+    ("said", "fds"),
+    [
+        (Stale("execution-1", 1), 0),
+        (Ended("nobody-knows", 1, SKIPPED), 0),
+        (Ended("execution-1", 2, SKIPPED), 0),
+        (Started("execution-1", 7, 1), 1),
+        (Started("nobody-knows", 1, 1), 1),
+    ],
+    ids=["stale", "ended, unknown", "ended, other number", "started, other number", "started, unknown"],
+)
+def test_an_init_that_says_what_cannot_be_loses_its_link_and_nothing_else(tmp_path: Path, said: Ended, fds: int) -> None:
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post()
+        init.say(said, [command.read_end() for _ in range(fds)])
+        assert await init.closed()
+        assert live.ended_at is None and server.given_up == []
+        await server.link()
+        command.gone()
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_a_hello_that_contradicts_what_the_server_saw_is_not_accepted(tmp_path: Path) -> None:
+    """It lists as never arrived what it said had started: another table than before, under the same incarnation."""
+
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post()
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        command.prints(b".")
+        await server.output(live, 1)
+        init.close()
+        liar = FakeInit(server.mounted)
+        liar.say(hello(0))
+        assert await liar.closed()
+        assert live.ended_at is None
+        command.gone()
+        liar.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (hello(0, incarnation=bytes(16)), "sandbox_died"),
+        (hello(9), "journal_set_back"),
+        (hello(1), "journal_set_back"),
+    ],
+    ids=["restarted", "numbers that nobody gave", "a result that is gone"],
+)
+def test_a_sandbox_that_is_not_the_journal_s_is_given_up_and_nothing_is_sent_to_it(tmp_path: Path, said: Any, reason: str) -> None:
+    async def scene(server: Server) -> Server:
+        (await server.link()).close()
+        await server.unlinked()
+        server.post()
+        other = FakeInit(server.mounted)
+        other.say(said)
+        with pytest.raises(EOFError):
+            await other.heard()
+        assert server.given_up == [reason]
+        other.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_the_incarnation_is_committed_at_the_first_hello(tmp_path: Path) -> None:
+    """INCARN."""
+
+    async def scene(server: Server) -> Server:
+        init = await server.link()
+        row = server.journal.sandbox(SANDBOX)
+        assert row is not None
+        assert (row.state, row.epoch, row.secret) == ("running", INCARNATION.hex(), SECRET)
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_a_first_hello_that_knows_of_commands_is_not_accepted(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        init = FakeInit(server.mounted)
+        init.say(hello(1, (Entry("execution-1", 1, 1, exited()),)))
+        assert await init.closed()
+        row = server.journal.sandbox(SANDBOX)
+        assert row is not None and row.state == "creating"
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+# ---------------------------------------------------------------------------------------------------------- lost
+
+
+def test_a_command_whose_sandbox_died_is_lost_with_the_output_so_far(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post()
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        command.prints(b"so far")
+        await server.output(live, 1)
+        init.close()
+        command.gone()
+        await server.executions.lose(live, "sandbox_died")
+        answer = await server.ended(live)
+        assert answer.outcome is not None
+        assert (answer.outcome.kind, answer.outcome.reason, answer.outcome.ran) == ("lost", "sandbox_died", True)
+        assert answer.output.text == "so far"
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_a_command_that_may_have_run_is_lost_as_unknown(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        (await server.link()).close()
+        await server.unlinked()
+        live = server.post()
+        await server.executions.lose(live, "host_restarted")
+        outcome = (await server.ended(live)).outcome
+        assert outcome is not None and (outcome.kind, outcome.ran) == ("lost", "unknown")
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_secrets_leave_the_journal_once_the_command_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.executions._WIPE_S", 0.0)
+
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        live = server.post(env={"KEY": "secret"}, stdin="also secret")
+        hashed = live.spec_hash
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        while (row := server.journal.execution("execution-1")) is not None and row.secrets is not None:
+            await asyncio.sleep(0)
+        assert row is not None and row.spec_hash == hashed
+        assert "secret" not in str(row.spec)
+        command.gone()
+        init.close()
+        return server
+
+    play(tmp_path, scene)
+
+
+def test_the_same_spec_has_the_same_hash_and_another_has_another(tmp_path: Path) -> None:
+    async def scene(server: Server) -> Server:
+        def hashed(**spec: Any) -> bytes:
+            return server.executions.spec_hash(ExecutionSpec(id="execution-1", **spec))
+
+        assert hashed(command="true") == hashed(command="true", env={})
+        others = [hashed(command="true"), hashed(command="false"), hashed(command="true", env={"A": "1"}), hashed(command="true", stdin="x")]
+        assert len(set(others)) == 4
+        return server
+
+    play(tmp_path, scene)
