@@ -84,6 +84,6 @@ ensure_venv() {
     say "installing remote-env and its tools into .venv"
     rm -f "$VENV/.stamp"
     # An editable install builds no init, so it needs no compiler either.
-    REMOTE_ENV_INIT_ARCHS=host "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${ROOT}[$extras]"
+    REMOTE_ENV_INIT_ARCHS=host "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --editable "${ROOT}[$extras]"
     printf '%s\n' "$stamp" >"$VENV/.stamp"
 }

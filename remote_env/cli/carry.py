@@ -68,12 +68,13 @@ def read_stdin() -> bytes:
         screen.note("reading standard input up to Ctrl-D")
     data = sys.stdin.buffer.read(_STDIN_LIMIT + 1)
     if len(data) > _STDIN_LIMIT:
-        raise InvalidSpec(f"Standard input is longer than {_STDIN_LIMIT >> 20} MiB, the most that one command can be given. Nothing was run.")
+        raise InvalidSpec(f"Standard input is longer than {_STDIN_LIMIT >> 20} MiB, the most that one command can get. Nothing was run.")
     return data
 
 
 def _cancel(execution: Execution) -> None:
-    screen.note("\ncancelling the command; Ctrl-C again leaves without waiting for its end" if sys.stdin.isatty() else "cancelling the command")
+    hint = "; Ctrl-C again leaves without waiting for its end" if sys.stdin.isatty() else ""
+    screen.note(f"\ncancelling the command{hint}")
     try:
         execution.cancel()
     except RemoteEnvError as error:

@@ -83,7 +83,8 @@ class Examination:
             return
         version = self._engine.get("ServerVersion", "?")
         cgroups = self._engine.get("CgroupVersion", "1")
-        yield Finding("engine", "good", f"version {version}, cgroup v{cgroups}, {self._engine.get('Architecture', '?')}, at {engine_host()}")
+        machine = self._engine.get("Architecture", "?")
+        yield Finding("engine", "good", f"version {version}, cgroup v{cgroups}, {machine}, at {engine_host()}")
         if self._engine.get("LiveRestoreEnabled"):
             yield Finding("live-restore", "good", "on: commands go on while the engine restarts")
         else:
@@ -99,7 +100,8 @@ class Examination:
             socket.create_connection((host, port), timeout=3.0).close()
         except OSError as error:
             if not self._local:
-                return Finding("port", "bad", f"no connection to {host} port {port}: {error}", "see that the server runs there and no firewall is between")
+                mend = "see that the server runs there, and that no firewall is between"
+                return Finding("port", "bad", f"no connection to {host} port {port}: {error}", mend)
             return Finding("port", "warning", f"nobody listens on port {port}", "start the server: remote-env serve")
         spoken, _ = self._talk()
         if spoken is None:
@@ -128,7 +130,7 @@ class Examination:
             mend = "start the server once, which makes it" if self._local else "copy it from the server's machine"
             return Finding("token", "bad", f"{path}: {error.strerror}", f"{mend}, or set REMOTE_ENV_TOKEN_FILE")
         if not source.value:
-            return Finding("token", "bad", f"{path} holds no token that you can read", "see who owns it; it is one line of plain characters")
+            return Finding("token", "bad", f"{path} holds no token that you can read", "see who owns it; a token is one line")
         if mode & 0o077:
             return Finding("token", "warning", f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
         return Finding("token", "good", f"{path}, mode {mode:04o}")
@@ -137,7 +139,8 @@ class Examination:
         try:
             health = self._client.health()
         except Unauthorized as error:
-            yield Finding("server", "bad", f"refuses the token ({error})", "use the token of this server: REMOTE_ENV_TOKEN_FILE=DATA_DIR/token")
+            mend = "use the token of this server: REMOTE_ENV_TOKEN_FILE=DATA_DIR/token"
+            yield Finding("server", "bad", f"refuses the token ({error})", mend)
             return
         except ProtocolMismatch as error:
             yield Finding("server", "bad", str(error), "install the same version on both sides, or correct REMOTE_ENV_URL")
@@ -178,7 +181,8 @@ class Examination:
         skew = theirs - time.time()
         if abs(skew) > _MOST_SKEW_S:
             later = "ahead of" if skew > 0 else "behind"
-            return Finding("clock", "warning", f"the server is {show_span(abs(skew))} {later} us", "set both clocks by NTP; ages and times are shown wrong")
+            mend = "set both by NTP; until then ages and times are shown wrong"
+            return Finding("clock", "warning", f"the server's is {show_span(abs(skew))} {later} ours", mend)
         return Finding("clock", "good", "the server's and ours agree")
 
     # ------------------------------------------------------------------------------------------------ this machine
@@ -213,7 +217,8 @@ class Examination:
             free = shutil.disk_usage(nearest).free
         words = f"{show_size(free)} for output"
         if free < least:
-            return Finding("free disk", "bad", f"{words}: below {show_size(least)} no new work is taken", "free some, or lower --min-free-disk")
+            mend = "free some, or start the server with a lower --min-free-disk"
+            return Finding("free disk", "bad", f"{words}: below {show_size(least)} no new work is taken", mend)
         if free < 2 * least:
             return Finding("free disk", "warning", f"{words}; below {show_size(least)} no new work is taken", "free some soon")
         return Finding("free disk", "good", words)
@@ -262,7 +267,8 @@ class Examination:
         # An image without `true` shows as well as any other that the init took the request and answered.
         if outcome is None or outcome.kind not in ("exited", "failed_to_start"):
             return Finding(name, "bad", f"`true` in {image} ended as {outcome.kind if outcome else 'nothing'}", "look at the server's log")
-        return Finding(name, "good", f"made from {image} in {show_span(made - began)}, ran a command in {took * 1000:.1f} ms over its socket, removed")
+        words = f"made from {image} in {show_span(made - began)}, ran a command in {took * 1000:.1f} ms over its socket, removed"
+        return Finding(name, "good", words)
 
     def _local_image(self) -> str | None:
         """A tagged image that the engine has, a small one for preference."""
@@ -272,12 +278,12 @@ class Examination:
             images = ask_engine("/images/json")
         except EngineUnreachable:
             return None
-        tags = {tag: image["Size"] for image in images for tag in image.get("RepoTags") or () if "<none>" not in tag}
+        tags: dict[str, int] = {tag: image["Size"] for image in images for tag in image.get("RepoTags") or () if "<none>" not in tag}
         for known in _KNOWN_SMALL:
             for tag in tags:
                 if tag.rpartition(":")[0] == known:
                     return tag
-        return min(tags, key=lambda tag: tags[tag], default=None)
+        return min(tags, key=lambda tag: tags[tag]) if tags else None
 
 
 def _pids_limit() -> int | None:
@@ -287,5 +293,3 @@ def _pids_limit() -> int | None:
         with contextlib.suppress(OSError, ValueError):
             limits.append(int(Path(path).read_text()))
     return min(limits, default=None)
-
-

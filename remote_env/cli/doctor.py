@@ -25,9 +25,11 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     invocation: Invocation,
-    image: Annotated[str | None, typer.Option("--image", metavar="IMAGE", help="Image to make a sandbox from. [default: a small local one]")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="IMAGE", help="Image to make a sandbox from. [default: a small local one]")
+    ] = None,
 ) -> int:
-    """Check everything that a sandbox needs, and say how to mend what is wrong.
+    """Say what is wrong, and how to mend it.
 
     Looks at the engine, the server, its token, clocks, disk and limits, and makes a sandbox to run a command in.
     Exit code: 0 when nothing is wrong (warnings are no wrong), else 1.

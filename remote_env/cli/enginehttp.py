@@ -50,7 +50,8 @@ def ask_engine(path: str) -> Any:
     except FileNotFoundError:
         raise EngineUnreachable(f"{parts.path} does not exist: install Docker Engine, start it, or set DOCKER_HOST") from None
     except PermissionError:
-        raise EngineUnreachable(f"{parts.path} is closed to you: join the group docker (usermod -aG docker YOU, then log in again)") from None
+        mend = "join the group docker (usermod -aG docker YOU, then log in again)"
+        raise EngineUnreachable(f"{parts.path} is closed to you: {mend}") from None
     except ConnectionRefusedError:
         raise EngineUnreachable(f"nobody listens at {parts.path}: start the engine (systemctl start docker)") from None
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _KILL_WAIT_S = 10.0  # beyond its grace, for the end of what was cancelled
 
-Name = Annotated[str, typer.Argument(metavar="EXECUTION", help="The execution's id, or a beginning of it that fits no other.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="EXECUTION", hidden=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +32,8 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the command has ended.")] = False,
 ) -> int:
     """Show a command's output, of one that runs or one that is over.
+
+    EXECUTION is its id, or a beginning of it that fits no other.
 
     \b
     Examples:
@@ -61,7 +63,7 @@ def logs(
 
 def kill(
     invocation: Invocation,
-    names: Annotated[list[str], typer.Argument(metavar="EXECUTION...", help="Ids, or beginnings that fit no other.", show_default=False)],
+    names: Annotated[list[str], typer.Argument(metavar="EXECUTION...", hidden=True)],
     signal: Annotated[
         str | None, typer.Option("-s", "--signal", metavar="SIGNAL", help="Send this one alone (INT, SIGHUP, 9), and do not wait.")
     ] = None,
@@ -69,6 +71,7 @@ def kill(
     """End a command and everything that it has started.
 
     Without --signal it is cancelled: SIGTERM, then SIGKILL to all that is left. Its output so far is kept.
+    EXECUTION is its id, or a beginning of it that fits no other.
 
     \b
     Examples:

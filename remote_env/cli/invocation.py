@@ -23,14 +23,19 @@ DEBUG_VARIABLE = "REMOTE_ENV_DEBUG"
 Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The server. [env: REMOTE_ENV_URL; default: http://127.0.0.1:9527]")]
 TokenFile = Annotated[
     str | None,
-    typer.Option(
-        "--token-file", metavar="PATH", help="File with its token. [env: REMOTE_ENV_TOKEN_FILE; default: the local server's own token file]"
-    ),
+    typer.Option("--token-file", metavar="PATH", help="File with its token. [env: REMOTE_ENV_TOKEN_FILE; default: a local server's own]"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", envvar="REMOTE_ENV_JSON", help="Answer with JSON on stdout. [env: REMOTE_ENV_JSON]")]
+AsJson = Annotated[bool, typer.Option("--json", envvar="REMOTE_ENV_JSON", show_envvar=False, help="Answer in JSON. [env: REMOTE_ENV_JSON]")]
 _SHARED: dict[str, tuple[Any, Any]] = {"url": (Url, None), "token_file": (TokenFile, None), "as_json": (AsJson, False)}
 
 Function = TypeVar("Function", bound=Callable[..., int | None])
+
+
+class Command(TyperCommand):
+    """Shows its arguments in the usage line alone, as they are written."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *(str(each.metavar) for each in self.params if each.param_type_name == "argument")]
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Invocation:
 
 
 def command(
-    app: typer.Typer, name: str, *, cls: type[TyperCommand] = TyperCommand, runs_commands: bool = False
+    app: typer.Typer, name: str, *, cls: type[TyperCommand] = Command, runs_commands: bool = False
 ) -> Callable[[Function], Function]:
     """Registers `function(invocation, **options) -> exit code` as a command, adds the options that all commands have, and
     turns errors into a line and an exit code. `runs_commands`: with the exit codes of `run` and `exec`."""

@@ -12,20 +12,20 @@ from remote_env.cli.quantities import parse_bind, parse_duration, parse_env, par
 
 CLI_LEASE = "24h"  # nobody renews the lease of a sandbox that outlives its command line
 
-Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Image of the sandbox.", show_default=False)]
-Words = Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND...", help="What to run.", show_default=False)]
-Line = Annotated[str | None, typer.Option("-c", "--command", metavar="LINE", help="A command line for the sandbox's shell, in place of COMMAND.")]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", hidden=True)]
+Words = Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND...", hidden=True)]
+Line = Annotated[str | None, typer.Option("-c", "--command", metavar="LINE", help="A command line for a shell, in place of COMMAND.")]
 Argv = Annotated[bool, typer.Option("--argv", help="Run COMMAND as it is even where it is one word that looks like a command line.")]
 Environment = Annotated[
     list[str] | None,
     typer.Option("-e", "--env", metavar="KEY=VALUE", help="Environment variable; KEY alone passes yours on. May be repeated."),
 ]
-Workdir = Annotated[str | None, typer.Option("-w", "--workdir", metavar="PATH", help="Working directory. [default: the image's]")]
-User = Annotated[str | None, typer.Option("-u", "--user", metavar="USER", help="User, by name or number. [default: the image's]")]
+Workdir = Annotated[str | None, typer.Option("-w", "--workdir", metavar="PATH", help="Working directory. [default: the sandbox's]")]
+User = Annotated[str | None, typer.Option("-u", "--user", metavar="USER", help="User, by name or number. [default: the sandbox's]")]
 Timeout = Annotated[str, typer.Option("--timeout", metavar="DURATION", help="Kill the command after this time: 90s, 30m, 2h.")]
 Stdin = Annotated[bool, typer.Option("-i", "--stdin", help="Read standard input to its end and give it to the command.")]
 OutputLimit = Annotated[
-    str | None, typer.Option("--output-limit", metavar="SIZE", help="Output to keep, half from its head, half from its tail. [default: 64m]")
+    str | None, typer.Option("--output-limit", metavar="SIZE", help="Output to keep, half head, half tail. [default: 64m]")
 ]
 Memory = Annotated[str | None, typer.Option("-m", "--memory", metavar="SIZE", help="Memory limit: 512m, 4g. [default: the server's]")]
 Cpus = Annotated[float | None, typer.Option("--cpus", metavar="N", help="CPU limit: 0.5, 2. [default: the server's]", show_default=False)]
@@ -34,9 +34,9 @@ Network = Annotated[str, typer.Option("--network", metavar="bridge|none", help="
 Pull = Annotated[str, typer.Option("--pull", metavar="missing|always|never", help="When to pull the image.")]
 Binds = Annotated[
     list[str] | None,
-    typer.Option("--bind", metavar="SOURCE:TARGET[:rw]", help="Directory of the server's machine, where the server allows it. May be repeated."),
+    typer.Option("--bind", metavar="SOURCE:TARGET[:rw]", help="A directory of the server's, where it allows that. May be repeated."),
 ]
-RunId = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Run that the sandbox belongs to, for `gc`. [default: one of its own]")]
+RunId = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Run that the sandbox belongs to. [default: one of its own]")]
 
 
 def environment_of(assignments: list[str] | None) -> dict[str, str]:

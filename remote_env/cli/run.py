@@ -43,7 +43,9 @@ def run(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox for `exec`, `logs` and `rm`.")] = False,
     lease: Annotated[
         str | None,
-        typer.Option("--lease", metavar="DURATION", help=f"How long the sandbox stays once `run` has gone. [default: {_LEASE}; with --keep: 24h]"),
+        typer.Option(
+            "--lease", metavar="DURATION", help=f"How long the sandbox stays once nothing renews it. [default: {_LEASE}; with --keep 24h]"
+        ),
     ] = None,
     run_id: options.RunId = None,
 ) -> int:
@@ -100,20 +102,20 @@ def run(
 
 def exec_(
     invocation: Invocation,
-    name: Annotated[str, typer.Argument(metavar="SANDBOX", help="The sandbox's id, or a beginning of it that fits no other.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="SANDBOX", hidden=True)],
     words: options.Words = None,
     line: options.Line = None,
     as_argv: options.Argv = False,
     env: options.Environment = None,
-    workdir: Annotated[str | None, typer.Option("-w", "--workdir", metavar="PATH", help="Working directory. [default: the sandbox's]")] = None,
-    user: Annotated[str | None, typer.Option("-u", "--user", metavar="USER", help="User, by name or number. [default: the sandbox's]")] = None,
+    workdir: options.Workdir = None,
+    user: options.User = None,
     timeout: options.Timeout = "30m",
     stdin: options.Stdin = False,
     output_limit: options.OutputLimit = None,
 ) -> int:
     """Run a command in a sandbox that is there.
 
-    Command lines, exit codes and Ctrl-C are as with `run`.
+    SANDBOX is its id, or a beginning of it that fits no other. Command lines, exit codes and Ctrl-C are as with `run`.
 
     \b
     Examples:

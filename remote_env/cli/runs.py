@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,7 +50,7 @@ def gc(
 
 def _show(invocation: Invocation, runs: dict[str, list[protocol.Sandbox]]) -> None:
     now = datetime.now(timezone.utc)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run_id, records in runs.items():
         ages = [(now - record.created_at).total_seconds() for record in records if record.created_at]
         leases = [(record.lease_expires_at - now).total_seconds() for record in records if record.lease_expires_at]

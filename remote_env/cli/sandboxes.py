@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 def create(
     invocation: Invocation,
     image: options.Image,
-    id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Id of your own: 8 to 64 of a-z 0-9 _ -. [default: a fresh one]")] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="An id of your own, 8 to 64 of a-z 0-9 _ and -. [default: a fresh one]")
+    ] = None,
     env: options.Environment = None,
     workdir: options.Workdir = None,
     user: options.User = None,
@@ -110,15 +112,15 @@ def ps(
 
 def rm(
     invocation: Invocation,
-    names: Annotated[list[str] | None, typer.Argument(metavar="SANDBOX...", help="Whole ids.", show_default=False)] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="SANDBOX...", hidden=True)] = None,
     all: Annotated[bool, typer.Option("--all", help="Every sandbox of the server, whoever made it.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="With --all: do not ask.")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="Erase the results and output of its commands at once, too.")] = False,
 ) -> int:
     """Remove sandboxes, with all that runs in them.
 
-    Results stay at the server for its retention (24 h by default) unless --purge erases them. Removing what is gone
-    already is no error. Prints the ids of what was removed.
+    SANDBOX is a whole id: a beginning is not enough for what cannot be undone. Removing what is gone already is no error.
+    Results stay at the server for its retention (24 h by default) unless --purge erases them. Prints the ids.
 
     \b
     Examples:
@@ -158,5 +160,3 @@ def _lease(record: protocol.Sandbox, now: datetime) -> str:
     if record.lease_expires_at is None or record.state not in ("running", "creating"):
         return "-"
     return show_duration((record.lease_expires_at - now).total_seconds())
-
-

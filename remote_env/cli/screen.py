@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +65,8 @@ def table(*headings: str, right: Sequence[str] = ()) -> Table:
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, heading in enumerate(headings):
-        made.add_column(heading, no_wrap=True, overflow="fold" if number == 0 else "ellipsis", justify="right" if heading in right else "left")
+        overflow: Literal["fold", "ellipsis"] = "fold" if number == 0 else "ellipsis"
+        made.add_column(heading, no_wrap=True, overflow=overflow, justify="right" if heading in right else "left")
     return made
 
 

@@ -22,7 +22,7 @@ class Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Runs the command line and leaves the process. Parse errors come out here, to be told in our own way."""
         arguments = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False

@@ -6,12 +6,11 @@ import shlex
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
 
-from remote_env.cli.invocation import is_usage_error
+from remote_env.cli.invocation import Command, is_usage_error
 
 
-class WordsCommand(TyperCommand):
+class WordsCommand(Command):
     """A command whose arguments are one name and the words of another command.
 
     Up to `--`, options may stand before and after the name. Without `--` the other command begins with the first word

@@ -35,7 +35,8 @@ def test_defaults_are_safe(docker_client: docker.DockerClient, make_sandbox: Mak
     config = host_config(docker_client, sandbox)
     assert (config["CapDrop"], sorted(config["CapAdd"])) == (["ALL"], sorted(CAPABILITIES))  # type: ignore[call-overload]
     assert config["SecurityOpt"] == ["no-new-privileges"]
-    assert (config["Privileged"], config["PidMode"], config["IpcMode"], config["Devices"]) == (False, "", "private", [])
+    assert (config["Privileged"], config["PidMode"], config["IpcMode"]) == (False, "", "private")
+    assert not config["Devices"]
     assert (config["PidsLimit"], config["RestartPolicy"]) == (4096, {"Name": "no", "MaximumRetryCount": 0})
     (mount,) = config["Mounts"]  # type: ignore[misc]
     assert (mount["Target"], mount["ReadOnly"], mount["Type"]) == ("/.remote-env", True, "bind")

@@ -161,6 +161,67 @@ def test_run_args_reach_the_container(make: Make) -> None:
     assert env.execute("echo $X; id -un")["output"] == "y\napp\n"
 
 
+@pytest.fixture(scope="module")
+def pair(server: Server, sandbox_image: str) -> Iterator[tuple[Any, RemoteDockerEnvironment]]:
+    """mini-swe-agent's own docker environment, and ours, from one configuration."""
+    from minisweagent.environments.docker import DockerEnvironment
+
+    config: dict[str, Any] = {"image": SANDBOX, "cwd": "/srv", "env": {"A": "ä b"}, "run_args": ["--rm", "--network", "none", "-m", "256m"]}
+    theirs: Any = DockerEnvironment(**config)
+    try:
+        ours = RemoteDockerEnvironment(**config, url=server.url, token=server.token)
+        yield theirs, ours
+        ours.cleanup()
+    finally:
+        docker("rm", "-f", theirs.container_id)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "true",
+        "exit 255",
+        "echo to stderr >&2; exit 3",
+        "printf 'no newline'",
+        "echo 'quotes \" $A `date +%Y` '\\''single'\\'' \\ ünïcödé'",
+        "echo one\necho two\nfalse",
+        "cat <<'END'\n$A stays\nEND",
+        "pwd; cd /; pwd",
+        "cat",
+        "printf '\\377\\000x'",
+        "kill -9 $$",
+        "kill -TERM $$",
+        "no-such-program",
+        "syntax ( error",
+        "echo $A $HOME $USER $PATH $PWD $SHLVL; env | cut -d= -f1 | sort",
+        "id; umask; test -t 0; echo $?; ls /proc/self/fd",
+        "sleep 1000 & echo left",
+        "seq 20000",
+    ],
+)
+def test_an_answer_is_the_same_as_from_its_own_environment(pair: tuple[Any, RemoteDockerEnvironment], command: str) -> None:
+    theirs, ours = (env.execute({"command": command}) for env in pair)
+    assert (ours["output"], ours["returncode"], ours["exception_info"]) == (
+        theirs["output"],
+        theirs["returncode"],
+        theirs["exception_info"],
+    )
+
+
+def test_a_timeout_has_the_same_keys_and_types_as_from_its_own_environment(pair: tuple[Any, RemoteDockerEnvironment]) -> None:
+    theirs, ours = (env.execute({"command": "echo before; sleep 1000"}, timeout=1) for env in pair)
+    assert (ours["output"], ours["returncode"]) == (theirs["output"], theirs["returncode"]) == ("before\n", -1)
+    assert ours.keys() == theirs.keys()
+    assert ours["extra"].keys() >= theirs["extra"].keys()
+    assert ours["extra"]["exception_type"] == theirs["extra"]["exception_type"]
+
+
+def test_carriage_returns_are_kept(shared: RemoteDockerEnvironment) -> None:
+    """Its own makes newlines of them, so that a submitted patch of a file with CRLF does not apply."""
+    assert shared.execute("printf 'a\\r\\nb\\rc'")["output"] == "a\r\nb\rc"
+
+
 # ------------------------------------------------------------------------------------------------------ submission
 
 

@@ -17,10 +17,18 @@ from server.failpoints import KNOWN
 SOURCES = Path(str(server.__file__)).parent
 
 
+WALK = """
+import sys
+from server.failpoints import failpoint
+for name in sys.argv[1:]:
+    print(name, flush=True)
+    failpoint(name)
+"""
+
+
 def pass_by(armed: str, *names: str) -> subprocess.CompletedProcess[str]:
-    script = "import sys\nfrom server.failpoints import failpoint\nfor name in sys.argv[1:]:\n    print(name, flush=True)\n    failpoint(name)\n"
     return subprocess.run(
-        [sys.executable, "-c", script, *names], env={**os.environ, "REMOTE_ENV_FAILPOINTS": armed}, cwd=SOURCES.parent,
+        [sys.executable, "-c", WALK, *names], env={**os.environ, "REMOTE_ENV_FAILPOINTS": armed}, cwd=SOURCES.parent,
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 

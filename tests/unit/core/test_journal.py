@@ -301,9 +301,7 @@ def killed_at(path: Path, failpoint: str) -> list[str]:
         ("after_removed_commit", 8, ("removed", 3, True, True)),
     ],
 )
-def test_a_kill_at_a_commit_loses_nothing_before_it(
-    path: Path, failpoint: str, told: int, found: tuple[str, int, bool, bool]
-) -> None:
+def test_a_kill_at_a_commit_loses_nothing_before_it(path: Path, failpoint: str, told: int, found: tuple[str, int, bool, bool]) -> None:
     assert len(killed_at(path, failpoint)) == told
     journal = Journal(path)
     sandbox, first, second = journal.sandbox("sandbox-1"), journal.execution("execution-1"), journal.execution("execution-2")

@@ -24,5 +24,7 @@ def test_a_lease_is_over_exactly_one_term_after_its_renewal() -> None:
         ("kill", None, 1300),
     ],
 )
-def test_a_running_command_holds_the_lease_only_where_the_sandbox_waits(on_end: Literal["wait", "kill"], busy_until: float | None, ends_at: float) -> None:
+def test_a_running_command_holds_the_lease_only_where_the_sandbox_waits(
+    on_end: Literal["wait", "kill"], busy_until: float | None, ends_at: float
+) -> None:
     assert Term(300, on_end, 1000, busy_until).ends_at() == ends_at

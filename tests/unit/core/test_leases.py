@@ -17,7 +17,9 @@ from tests.unit.core.jumping_clock import run
 LOOK_S = 1.0  # a lease may run over by so much
 
 
-def sandbox(sid: str, run_id: str = "run-00001", *, on_end: str = "wait", lease_s: float = 300, state: State = State.RUNNING) -> LiveSandbox:
+def sandbox(
+    sid: str, run_id: str = "run-00001", *, on_end: str = "wait", lease_s: float = 300, state: State = State.RUNNING
+) -> LiveSandbox:
     return LiveSandbox(
         id=sid, run_id=run_id, image="busybox", spec={"lease_s": lease_s, "on_lease_end": on_end}, spec_hash=b"", state=state,
         created_at=0.0, memory_bytes=0, changed=Bell(WaitRoom()),
@@ -180,4 +182,3 @@ def test_a_run_that_renewed_before_its_sandbox_was_made_starts_with_a_full_term(
         watched.assert_expired({"first-1": 300, "new-1": 550})
 
     run(main())
-

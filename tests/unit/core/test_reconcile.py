@@ -67,9 +67,7 @@ def test_strict_a_final_row_under_another_number_means_it_is_another_journal() -
 
 
 def test_rehello_what_never_arrived_is_sent_again() -> None:
-    assert verdict(hello(1, [running(1)]), [1, 2, 3]) == Accepted(
-        (("e1", ListedRunning()), ("e2", NotListed()), ("e3", NotListed())), ()
-    )
+    assert verdict(hello(1, [running(1)]), [1, 2, 3]) == Accepted((("e1", ListedRunning()), ("e2", NotListed()), ("e3", NotListed())), ())
 
 
 def test_rehello_what_runs_goes_on() -> None:

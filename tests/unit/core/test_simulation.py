@@ -10,7 +10,7 @@ import pytest
 from server.machines import execution as rules
 from server.machines import sandbox as sandbox_rules
 from server.machines.execution import CommitFinal, NotListed, SendAck, SendRun, State
-from tests.unit.core import simulation
+from server.messages import Hello
 from tests.unit.core.simulation import BrokenPromise, run
 
 SEEDS = range(300)
@@ -82,7 +82,7 @@ def _lenient(
 
     def reconcile(**known: object) -> sandbox_rules.Accepted | sandbox_rules.GiveUp:
         hello, unfinished = known["hello"], known["unfinished"]
-        assert isinstance(hello, simulation.Hello) and isinstance(unfinished, list)
+        assert isinstance(hello, Hello) and isinstance(unfinished, list)
         listed = {entry.id for entry in hello.entries}
         there = strict(**{**known, "unfinished": [row for row in unfinished if row.id in listed]})
         if isinstance(there, sandbox_rules.GiveUp):
