@@ -101,7 +101,9 @@ class Client:
             spec = SandboxSpec(**fields)
         except ValidationError as error:
             raise invalid_spec(error) from None
-        self.beat_s = min(self.beat_s, spec.lease_s / 3)
+        if spec.lease_s / 3 < self.beat_s:
+            self.beat_s = spec.lease_s / 3
+            self._beating_in = None  # the heartbeat has to learn of it
         self.keep_alive()
         return self._keep(Sandbox(self, create_sandbox(self.exchange, spec, fixed_id=fixed_id)))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
-from remote_env.errors import InvalidSpec, NotRunError, ProtocolMismatch, RemoteEnvError, SandboxNotCreated
+from remote_env.errors import InvalidSpec, MisuseError, NotRunError, ProtocolMismatch, RemoteEnvError, SandboxNotCreated
 from remote_env.exchange import ERRORS, JSON_BODY, Exchange, Refused, dump, unreachable, wait_value
 from remote_env.protocol import PROBLEMS, Sandbox, SandboxSpec, new_id
 from remote_env.transport import MaybeSent, NotSent
@@ -41,7 +41,8 @@ def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = Fa
             log.warning("no sandbox was made (%s): making one under a new id, %s", lost, spec.id)
             continue
         except BaseException as error:
-            if not isinstance(error, (NotRunError, ProtocolMismatch, InvalidSpec)) or isinstance(error, SandboxNotCreated):
+            # After an IdConflict above all: the sandbox of that id is somebody's.
+            if not isinstance(error, (NotRunError, ProtocolMismatch, MisuseError)) or isinstance(error, SandboxNotCreated):
                 forget_sandbox(exchange, spec.id)
             raise
         if sandbox.state != "running":

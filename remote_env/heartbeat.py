@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from typing import Protocol
 
@@ -86,11 +87,14 @@ class Heartbeat:
 
     def _beat_until_stopped(self) -> None:
         # No local of this loop may name a member: it would never be collected.
+        beaten_at = time.monotonic()
         while not self._stopping:
             interval_s = min((member.beat_s for member in self._living()), default=0.0)
-            if self._changed.wait(interval_s):
+            # Counted from the last beat: clients that keep coming must not put the next one off.
+            if self._changed.wait(max(0.0, beaten_at + interval_s - time.monotonic())):
                 self._changed.clear()
             else:
+                beaten_at = time.monotonic()
                 for run_id in sorted({member.run_id for member in self._living()}):
                     if not self._stopping:
                         self._renew(run_id)

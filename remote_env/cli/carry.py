@@ -23,7 +23,7 @@ def carry_out(sandbox: Sandbox, command: str | list[str], options: dict[str, Any
     Raises RemoteEnvError; KeyboardInterrupt for a second signal, when the command may still be running.
     """
     execution = sandbox.start(command, **options)
-    interrupts.cancel_with(lambda: _cancel(execution))
+    interrupts.cancel_with(lambda: _call_off(execution))
     try:
         if not as_json:
             for piece in execution.follow():
@@ -33,12 +33,12 @@ def carry_out(sandbox: Sandbox, command: str | list[str], options: dict[str, Any
         screen.warn(f"left at once; execution {execution.id} was told to end and may take a moment.")
         raise
     except BrokenPipeError:
-        _cancel(execution)  # nobody reads its output any more
+        _cancel(execution)  # whoever read its output has gone
         raise
     interrupts.settle()
     execution.wait()
     code = failures.exit_code(execution.record, interrupts.signal)
-    for line in failures.remarks(execution.record, command):
+    for line in failures.remarks(execution.record, command, interrupted=interrupts.signal is not None):
         screen.warn(line)
     if as_json:
         screen.print_json(execution_document(execution) | {"exit_code": code})
@@ -72,9 +72,14 @@ def read_stdin() -> bytes:
     return data
 
 
-def _cancel(execution: Execution) -> None:
+def _call_off(execution: Execution) -> None:
     hint = "; Ctrl-C again leaves without waiting for its end" if sys.stdin.isatty() else ""
-    screen.note(f"\ncancelling the command{hint}")
+    newline = "\n" if sys.stdin.isatty() else ""  # after the terminal's ^C
+    screen.note(f"{newline}cancelling the command{hint}")
+    _cancel(execution)
+
+
+def _cancel(execution: Execution) -> None:
     try:
         execution.cancel()
     except RemoteEnvError as error:

@@ -63,9 +63,10 @@ def error_of(kind: str, message: str, code: int) -> dict[str, Any]:
     return {"error": {"kind": kind, "message": message, "exit_code": code}}
 
 
-def remarks(execution: Execution, command: str | list[str] | None = None) -> list[str]:
-    """What a person has to be told of an execution that is over, one line each; none where exit code and output say all."""
-    lines = [line for line in (_of_outcome(execution, command), _of_output(execution)) if line]
+def remarks(execution: Execution, command: str | list[str] | None = None, *, interrupted: bool = False) -> list[str]:
+    """What a person has to be told of an execution that is over, one line each; none where exit code and output say all.
+    `interrupted`: it was that person who cancelled it."""
+    lines = [line for line in (_of_outcome(execution, command, interrupted), _of_output(execution)) if line]
     if execution.waited_for_server_s >= 1:
         lines.append(f"The command stood still for {execution.waited_for_server_s:.0f} s, its output full, while the server was away.")
     if execution.attempts > 1:
@@ -73,12 +74,15 @@ def remarks(execution: Execution, command: str | list[str] | None = None) -> lis
     return lines
 
 
-def _of_outcome(execution: Execution, command: str | list[str] | None) -> str | None:
+def _of_outcome(execution: Execution, command: str | list[str] | None, interrupted: bool) -> str | None:
     outcome = execution.outcome
     if outcome is None:
         return sentence(execution)
     if outcome.kind == "exited":
         return None
+    if outcome.kind == "cancelled" and interrupted:
+        ended = "before it started" if outcome.ran is False else "and everything that it had started was ended"
+        return f"The command was cancelled, {ended}."
     if outcome.kind == "signalled":
         return f"The command died of {signal_name(outcome.signal or 0)}."
     if outcome.kind == "oom":

@@ -108,6 +108,7 @@ def exec_(
     as_argv: options.Argv = False,
     env: options.Environment = None,
     workdir: options.Workdir = None,
+    make_workdir: Annotated[bool, typer.Option("--make-workdir", help="Make the working directory where it is missing.")] = False,
     user: options.User = None,
     timeout: options.Timeout = "30m",
     stdin: options.Stdin = False,
@@ -125,7 +126,7 @@ def exec_(
     """
     what = command_of(words, line, as_argv)
     execution_options = options.execution_options(timeout=timeout, output_limit=output_limit)
-    execution_options |= {"env": options.environment_of(env), "workdir": workdir, "user": user}
+    execution_options |= {"env": options.environment_of(env), "workdir": workdir, "make_workdir": make_workdir, "user": user}
 
     from remote_env.cli.carry import carry_out, read_stdin
     from remote_env.cli.interrupts import Interrupts

@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _STYLES = {"error": "31;1", "warning": "33", "good": "32", "faint": "2", "strong": "1"}
+_NO_WIDTH = 10_000  # columns of a pipe: nothing may be cut there
 
 
 def is_coloured(stream: TextIO) -> bool:
@@ -60,26 +61,27 @@ def write_bytes(data: bytes) -> None:
 
 
 def table(*headings: str, right: Sequence[str] = ()) -> Table:
-    """A table without lines; columns named in `right` hold numbers. The first column is never cut: people copy from it."""
+    """A table without lines; columns named in `right` hold numbers. On a narrow terminal the last column alone is cut."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, heading in enumerate(headings):
-        overflow: Literal["fold", "ellipsis"] = "fold" if number == 0 else "ellipsis"
-        made.add_column(heading, no_wrap=True, overflow=overflow, justify="right" if heading in right else "left")
+    for heading in headings:
+        made.add_column(heading, no_wrap=True, overflow="ellipsis", justify="right" if heading in right else "left")
     return made
 
 
 def print_table(made: Table) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        # A pipe has no width: nothing may be cut there.
-        console.width = console.measure(made).maximum + 8
-        for column in made.columns:
-            column.overflow = "ignore"
-    console.print(made)
+        console.width = _NO_WIDTH
+    for column in made.columns[:-1]:
+        column.min_width = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
+    with console.capture() as captured:
+        console.print(made)
+    for line in captured.get().splitlines():
+        print_line(line.rstrip())
 
 
 def print_json_line(document: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.outside import until
+from tests.support.outside import docker, until
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300.0  # for a slow machine; here it takes about ten seconds
@@ -54,12 +54,15 @@ class Demo:
         """Ctrl-C, as a terminal sends it to everything in the foreground."""
         os.killpg(self.process.pid, signal.SIGINT)
 
+    def instance_id(self) -> str:
+        """Of the demo's server, while it plays: the label of every container that it makes."""
+        (path,) = self._scratch.glob("remote-env-demo-*/data/instance_id")
+        return path.read_text().strip()
+
     def assert_nothing_is_left(self) -> None:
-        container = self.found(r"container ([0-9a-f]{12}) ")
-        assert subprocess.run(["docker", "inspect", container], capture_output=True, check=False).returncode != 0
+        assert list(self._scratch.iterdir()) == []
         with pytest.raises(requests.ConnectionError):
             requests.get(self.found(r"(http://127.0.0.1:\d+)"), timeout=5)
-        assert list(self._scratch.iterdir()) == []
 
 
 @pytest.fixture
@@ -83,18 +86,21 @@ def test_the_demo_holds_its_promises_and_says_so(demo: Demo) -> None:
     assert counts == ["1"] * 8
     assert "+                moment = moment.replace(minute=0) + timedelta(hours=1)" in demo.text
     assert "remote-env ran each command once" in demo.text
+    container = demo.found(r"container ([0-9a-f]{12}) ")
+    assert subprocess.run(["docker", "inspect", container], capture_output=True, check=False).returncode != 0
     demo.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize(
     "moment",
-    ["server   remote-env serve", "[2/8]", "answers at the same address", "is killed"],
+    ["server   remote-env serve", "[2/8]", "answers at the same address", "is killed, SIGKILL"],
     ids=["while-the-sandbox-is-made", "while-a-command-runs", "after-the-restart", "while-there-is-no-server"],
 )
 def test_ctrl_c_leaves_no_container_no_server_and_no_files(demo: Demo, moment: str) -> None:
     demo.until_it_says(moment)
+    instance_id = demo.instance_id()
     demo.interrupt()
     assert demo.process.wait(PATIENCE_S) == 130, demo.text
-    assert "Traceback" not in demo.text
-    if "container " in demo.text:
-        demo.assert_nothing_is_left()
+    assert not re.search("^Traceback", demo.text, re.MULTILINE), demo.text
+    assert docker("ps", "--all", "--quiet", "--filter", f"label=remote-env.instance={instance_id}") == ""
+    demo.assert_nothing_is_left()

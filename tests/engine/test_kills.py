@@ -57,12 +57,11 @@ def started(sandbox: Sandbox, command: str | list[str], *programs: str, **option
         "env -i /bin/sleep 400 &",
         "su app -c 'sleep 400' &",
         "su app -c 'setsid sleep 400 &'",
-        "nohup sleep 400 >/dev/null 2>&1 </dev/null &",
         "(trap '' TERM HUP INT; sleep 400) &",
         "sh -c 'sh -c \"sh -c \\\"sleep 400 & wait\\\" & wait\" & wait' &",
     ],
     ids=[
-        "child", "setsid", "double fork", "daemon", "empty environment", "other user", "daemon of another user", "nohup",
+        "child", "setsid", "double fork", "daemon", "empty environment", "other user", "daemon of another user",
         "ignores TERM", "great-grandchild",
     ],
 )  # fmt: skip

@@ -32,11 +32,13 @@ class Server:
     def __init__(self, directory: Path) -> None:
         self.fatal: list[BaseException] = []
         self.given_up: list[str] = []
-        self.journal = Journal(directory / "journal.sqlite3")
+        self.room = WaitRoom()
+        self.looked = Bell(self.room)  # its link went down
+        self.committed = Bell(self.room)
+        self.journal = Journal(directory / "journal.sqlite3", lambda seconds: self.committed.ring())
         self.spool = Spool(directory / "spool")
         self.mounted = directory / "mounted"
         self.mounted.mkdir(exist_ok=True)
-        self.room = WaitRoom()
         self.executions = Executions(
             self.journal, self.spool, Metrics(), self.room, key=b"key", drain_grace_s=3600.0, on_fatal=self.fatal.append
         )
@@ -57,6 +59,7 @@ class Server:
 
     def look_at(self, sandbox: LiveSandbox) -> None:
         """The engine would be asked now."""
+        self.looked.ring()
 
     def give_up(self, sandbox: LiveSandbox, reason: str) -> None:
         self.given_up.append(reason)
@@ -71,7 +74,7 @@ class Server:
 
     async def unlinked(self) -> None:
         while self.sandbox.link is not None:
-            await asyncio.sleep(0)
+            await self.looked.wait(PATIENCE_S)
 
     def post(self, eid: str = "execution-1", **spec: Any) -> LiveExecution:
         return self.executions.accept(self.sandbox, ExecutionSpec(id=eid, **{"command": "true", **spec}))
@@ -83,7 +86,7 @@ class Server:
 
     async def output(self, live: LiveExecution, total: int) -> None:
         while live.spool_file is None or live.spool_file.total < total:
-            await asyncio.sleep(0)
+            await live.moved.wait(PATIENCE_S)
 
     def die(self) -> None:
         """The kernel closes what it held; nothing is tidied up."""

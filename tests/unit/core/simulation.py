@@ -251,12 +251,12 @@ class World:
 
     def post(self) -> None:
         """A POST, a late copy of one, or an abandon: the first that commits the id decides what it is."""
-        if self.server is None:
+        if self.server is None or self.init is None:
             return
         fresh = f"e{len(self.posted):03}"
         id_ = self.random.choice([*sorted(self.posted)[-3:], fresh, fresh])
         self.posted.add(id_)
-        if id_ in self.journal or (self.init is None):
+        if id_ in self.journal:
             return
         kind: Literal["run", "fence"] = "fence" if self.random.random() < 0.2 else "run"
         self.journal[id_] = Row(self.numbers + 1, kind)
@@ -284,8 +284,7 @@ class World:
                 self.newest.to_server.extend(said)
 
     def server_takes(self) -> None:
-        # Oldest link first: connections are taken in the order in which they were made, and the init closes one before it
-        # makes the next, so an event loop never sees a later hello before an earlier one.
+        # Oldest first: connections are taken in order, and the init closes one before it makes the next.
         link = next((link for link in self.links if link.to_server), None)
         if self.server is not None and link is not None:
             self.server.take(link, link.to_server.popleft())
@@ -317,8 +316,7 @@ class World:
             self.newest.stopped = not self.newest.stopped
 
     def server_dies(self) -> None:
-        """What it has sent outlives it: the init may read on until it closes its end."""
-        self.server, self.crash_in = None, None
+        self.server, self.crash_in = None, None  # what it has sent outlives it: the init may read on
         for link in self.links:
             link.broken = True
         self.links = []
@@ -354,8 +352,7 @@ class World:
             self.init_connects, self.init_connects, self.init_stops_or_goes_on, self.server_dies, self.server_dies_soon,
             self.server_starts, self.server_starts, self.container_dies,
         ]  # fmt: skip
-        # Faults are rarer than work, or nothing would ever get far.
-        chosen = self.random.choice(steps)
+        chosen = self.random.choice(steps)  # faults are rarer than work, or nothing would ever get far
         if chosen in (self.link_breaks, self.server_dies, self.server_dies_soon) and self.random.random() < 0.6:
             return
         self.do(chosen)
@@ -371,7 +368,7 @@ class World:
         self.check()
 
     def settle(self) -> None:
-        """No more faults: everything accepted must now come to its end (P6), and the init has nothing left to hold."""
+        """No more faults: everything accepted must now come to its end (P6), the init holds nothing any more."""
         self.crash_in = None
         self.do(self.server_starts)
         if self.newest is not None and self.newest.stopped:

@@ -15,7 +15,7 @@ from server import answers
 from server.machines.execution import CancelRequested
 from server.messages import Ended, Ending, EndingFlag, EndingKind, Entry, Stale, Started, Type
 from tests.unit.core.bench import SANDBOX, Command, Server, play
-from tests.unit.core.fake_init import INCARNATION, SECRET, FakeInit, exited, hello
+from tests.unit.core.fake_init import INCARNATION, PATIENCE_S, SECRET, FakeInit, exited, hello
 
 SKIPPED = Ending(EndingKind.SKIPPED)
 
@@ -351,7 +351,7 @@ def test_secrets_leave_the_journal_once_the_command_has_started(tmp_path: Path, 
         hashed = live.spec_hash
         init.say(Started("execution-1", 1, 5), [command.read_end()])
         while (row := server.journal.execution("execution-1")) is not None and row.secrets is not None:
-            await asyncio.sleep(0)
+            await server.committed.wait(PATIENCE_S)
         assert row is not None and row.spec_hash == hashed
         assert "secret" not in str(row.spec)
         command.gone()
@@ -367,13 +367,8 @@ def test_the_same_spec_has_the_same_hash_and_another_has_another(tmp_path: Path)
             return server.executions.spec_hash(ExecutionSpec(id="execution-1", **spec))
 
         assert hashed(command="true") == hashed(command="true", env={})
-        others = [
-            hashed(command="true"),
-            hashed(command="false"),
-            hashed(command="true", env={"A": "1"}),
-            hashed(command="true", stdin="x"),
-        ]
-        assert len(set(others)) == 4
+        others: list[dict[str, Any]] = [{"command": "false"}, {"env": {"A": "1"}}, {"stdin": "x"}, {"stdin": ""}, {"timeout_s": 7}]
+        assert len({hashed(command="true"), *(hashed(**{"command": "true", **other}) for other in others)}) == 6
         return server
 
     play(tmp_path, scene)

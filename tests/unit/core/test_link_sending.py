@@ -10,6 +10,7 @@ import pytest
 
 from server import link as link_module
 from server import messages
+from server.link import Link
 from server.messages import Run, RunFlag, Type
 from tests.unit.core.fake_init import FakeInit, Witness, hello
 from tests.unit.core.stage import act, linked
@@ -54,6 +55,11 @@ def test_a_run_arrives_whole_with_its_stdin(tmp_path: Path, size: int, stdin: by
     act(tmp_path, scene)
 
 
+async def until_ready(link: Link, witness: Witness) -> None:
+    while not link.ready:
+        assert await witness.next() == ("ready", None)
+
+
 def _content(fd: int) -> bytes:
     with os.fdopen(fd, "rb") as file:
         return file.read()
@@ -75,8 +81,7 @@ def test_a_full_link_keeps_the_order_and_says_when_it_takes_more(tmp_path: Path)
         heard = [await init.heard_id() for _ in range(number + 50)]
         expected = [(Type.RUN, f"e{n:07}") for n in range(1, number + 1)] + [(Type.KILL, f"k{n:07}") for n in range(50)]
         assert heard == expected
-        while not link.ready:
-            assert await witness.next() == ("ready", None)
+        await until_ready(link, witness)
         assert link.send_run(run_of(number + 1), None)
         assert await init.heard_id() == (Type.RUN, f"e{number + 1:07}")
         init.close()
@@ -97,8 +102,7 @@ def test_a_run_that_gets_no_descriptor_just_now_keeps_its_place(tmp_path: Path, 
         with monkeypatch.context() as patch:
             patch.setattr(link_module, "memfd", refuse)
             assert not link.send_run(run_of(1, flags=RunFlag.STDIN), b"in")
-        assert not link.ready
-        assert await witness.next() == ("ready", None)
+        await until_ready(link, witness)
         assert link.send_run(run_of(1, flags=RunFlag.STDIN), b"in")
         assert await init.heard_id() == (Type.RUN, "e0000001")
         init.close()
