@@ -1,18 +1,20 @@
 """Docker Engine, for the life cycle of containers only: pull, create, start, inspect, kill, remove. Commands never pass here.
 
-Every call runs in a thread of its own small pool, since the docker SDK blocks; every container that is touched has been
+Every call runs in a thread, since the docker SDK blocks; every container that is touched has been
 found by our label *and* our instance id, or is one that this process has just made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,11 +89,31 @@ class Engine:
     def __init__(self, url: str | None, instance_id: str) -> None:
         self._url = url
         self._instance_id = instance_id
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="engine")
+        self._slots = asyncio.Semaphore(_THREADS)
         self._api: docker.APIClient | None = None
 
     async def _call(self, function: Callable[[docker.APIClient], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, function)
+        """Carry out one call in a thread of its own: a daemon, since a call to a hung engine must not hold this process
+        when it stops (a pool's threads would)."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(settling: Callable[[], None]) -> None:
+            if not answer.done():
+                settling()
+
+        def work() -> None:
+            try:
+                result = self._guarded(function)
+                settling = partial(answer.set_result, result)
+            except BaseException as error:
+                settling = partial(answer.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, settling)
+
+        async with self._slots:
+            threading.Thread(target=work, name="engine", daemon=True).start()
+            return await answer
 
     def _guarded(self, function: Callable[[docker.APIClient], T]) -> T:
         """Engine's and transport's errors as ours."""
@@ -114,9 +136,6 @@ class Engine:
                 kwargs["base_url"] = self._url
             self._api = docker.APIClient(version="auto", timeout=_CALL_S, num_pools=_THREADS, **kwargs)
         return self._api
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------------------------------------ engine
 

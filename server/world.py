@@ -104,7 +104,6 @@ class World:
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._sandboxes.stop(remove_sandboxes)
-        self._engine.close()
         self._journal.close()
 
     def end_waits(self) -> None:

@@ -105,7 +105,7 @@ def ps(
     now = datetime.now(timezone.utc)
     made = screen.table("SANDBOX", "STATE", "AGE", "LEASE", "COMMANDS", "IMAGE", right=("COMMANDS",))
     for record in found:
-        made.add_row(record.id, _state(record), _age(record, now), _lease(record, now), str(record.running or "-"), record.image or "-")
+        made.add_row(record.id, _state(record), _age(record, now), _lease(record, now), str(record.running or "-"), _image(record))
     if found:
         screen.print_table(made)
 
@@ -148,8 +148,12 @@ def _confirm(client: Client, count: int) -> None:
 
 def _state(record: protocol.Sandbox) -> str:
     colour = {"running": "green", "creating": "cyan", "removing": "cyan", "removed": "bright_black"}.get(record.state, "red")
+    return f"[{colour}]{record.state}[/]"
+
+
+def _image(record: protocol.Sandbox) -> str:
     reason = f" ({record.reason.partition(':')[0]})" if record.reason and record.state in ("dead", "failed") else ""
-    return f"[{colour}]{record.state}[/]{reason}"
+    return (record.image or "-") + reason
 
 
 def _age(record: protocol.Sandbox, now: datetime) -> str:

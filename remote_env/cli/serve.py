@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -90,11 +88,7 @@ def _serve(flags: dict[str, object]) -> int:
             raise
         typer.echo(f"remote-env serve needs {error.name}, which is not installed: pip install 'remote-env[server]'", err=True)
         return _FAILED
-    code = serve(settings)
-    # Everything is committed and logged. A thread that hangs in a call to a hung engine must not hold the process.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    return serve(settings)
 
 
 def _config_option() -> inspect.Parameter:

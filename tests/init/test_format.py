@@ -113,7 +113,7 @@ def test_thousands_of_mutated_messages_do_no_harm(server: Server) -> None:
     """Seeded: the same packets every time. Runs of `true` and signals may well come out of it; that is fine."""
     chance = random.Random(20_240_229)
     for _ in range(4000):
-        type_ = chance.choice(list(GOOD))
+        type_ = chance.choice([type_ for type_ in GOOD if type_ is not Type.WELCOME])
         packet = bytearray(messages.packet(type_, GOOD[type_]))
         for _ in range(chance.randint(1, 4)):
             match chance.randrange(4):
@@ -129,6 +129,8 @@ def test_thousands_of_mutated_messages_do_no_harm(server: Server) -> None:
                     at = chance.randrange(8, len(packet))
                     packet[at:at] = struct.pack("<I", chance.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF]))
             packet[4:8] = struct.pack("<I", len(packet) - 8)
+        if packet[0] == Type.WELCOME:  # a good one may come out of it, that lets the init live for 0 ms without a server
+            continue
         try:
             server.send(bytes(packet))
         except (BrokenPipeError, ConnectionResetError):

@@ -45,6 +45,7 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.program: tuple[str, ...] = ("-m", "remote_env.cli.main")  # what Python runs
         self.log = data_dir.with_name(data_dir.name + ".log")
 
     @property
@@ -61,7 +62,7 @@ class Server:
         environ = {**os.environ, **self.environ, "REMOTE_ENV_FAILPOINTS": failpoints}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "remote_env.cli.main", "serve", "--port", str(self.port), "--data-dir", str(self.data_dir),
+                [sys.executable, *self.program, "serve", "--port", str(self.port), "--data-dir", str(self.data_dir),
                  "--min-free-disk", "64MiB", "--capacity-memory", "64GiB", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=Path(__file__).parents[2],
             )  # fmt: skip

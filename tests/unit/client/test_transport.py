@@ -74,7 +74,7 @@ def test_a_failed_tls_handshake_sent_nothing() -> None:
     with BadServer(keep) as server:
         url = server.url.replace("http", "https")
         with pytest.raises(NotSent):
-            transport(url).call("POST", "/x", b"secret")
+            transport(url, connect_s=0.2).call("POST", "/x", b"secret")
         assert b"secret" not in b"".join(server.requests)
 
 

@@ -391,8 +391,7 @@ class World:
                 self.broken("P4", f"{id_} ended and never ran")
 
 
-def run(seed: int, steps: int = 150, **world: bool) -> World:
-    """One history from a seed. Raises BrokenPromise."""
+def run(seed: int, steps: int = 150, **world: bool) -> World:  # raises BrokenPromise
     simulated = World(seed, **world)
     for _ in range(steps):
         simulated.step()
