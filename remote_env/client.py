@@ -17,7 +17,7 @@ from remote_env.answer import execute_answer
 from remote_env.config import Endpoint, enable_debug_log
 from remote_env.creation import create_sandbox
 from remote_env.errors import EpochChanged, InvalidSpec, OutcomeUnknownError
-from remote_env.exchange import Exchange, Model, Refused, unreachable
+from remote_env.exchange import Exchange, Model, Refused, unreachable, wait_value
 from remote_env.execution import Execution
 from remote_env.heartbeat import HEARTBEATS
 from remote_env.idempotency import ReadCommands
@@ -124,11 +124,10 @@ class Client:
     def sandbox_record(self, sandbox_id: str) -> protocol.Sandbox:
         """The server's answer about a sandbox, once it is no longer being created. Raises SandboxGone, LinkLost."""
         timings = self.timings
-        wait_s = int(timings.poll_slice_s)
         while True:
             record = self._read(
                 protocol.Sandbox,
-                f"/v1/sandboxes/{sandbox_id}?wait={wait_s}",
+                f"/v1/sandboxes/{sandbox_id}?wait={wait_value(timings.poll_slice_s)}",
                 wait_s=timings.poll_slice_s,
                 check=lambda answer: None if answer.id == sandbox_id else f"asked about {sandbox_id}, the answer is about {answer.id}",
             )

@@ -102,6 +102,8 @@ class Endpoint:
             ca_file=os.fspath(ca_file) if ca_file else environ.get("REMOTE_ENV_CA_FILE") or None,
             fingerprint=fingerprint or environ.get("REMOTE_ENV_FINGERPRINT") or None,
         )
+        if tls != Tls() and urlsplit(found_url).scheme == "http" and urlsplit(found_url).hostname not in _LOOPBACK:
+            raise InvalidSpec(f"A CA file or fingerprint is given, and {found_url} is not https: the token would be sent in the clear.")
         return cls(found_url, token, os.fspath(token_file) if token_file and token is None else None, tls)
 
 

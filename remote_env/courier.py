@@ -76,7 +76,8 @@ class Courier:
                 raise delivery.give_up(time.monotonic(), "the client was closed").error
             step = delivery.handle(self._perform(request, delivery.execution_id, body))
             if isinstance(step, Finished):
-                self._transport.stats.add(completed=1)
+                if step.execution.over:
+                    self._transport.stats.add(completed=1)
                 return step.execution
             if isinstance(step, Failed):
                 if not (delivery.known and delivery.expired):  # a wait that timed out gives nothing up

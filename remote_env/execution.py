@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from remote_env import protocol
 from remote_env.courier import Courier
-from remote_env.errors import EpochChanged
+from remote_env.errors import EpochChanged, OutcomeUnknownError
 from remote_env.exchange import JSON_BODY, Refused, dump
 from remote_env.output import OutputReader
 from remote_env.protocol import EPOCH_HEADER, SignalRequest
@@ -103,12 +103,15 @@ class Execution:
         return self._take(self._ask("POST", "/cancel"))
 
     def signal(self, number: int) -> Execution:
-        """Sends the signal to the command's process group. Raises OutcomeUnknownError: it may have been sent."""
+        """Sends the signal to the command's process group; nothing where it is over. Raises Unreachable,
+        OutcomeUnknownError (the signal may have been sent)."""
         path = f"/v1/executions/{self.id}/signal"
         headers = {EPOCH_HEADER: self.epoch, **JSON_BODY}
         try:
             return self._take(self._client.once(protocol.Execution, path, dump(SignalRequest(signal=number)), headers, check=self._wrong))
         except Refused as refusal:
+            if refusal.problem.code == "wrong_state":
+                return self.refresh()
             raise self._refused(refusal) from refusal
 
     def _ask(self, method: str, action: str) -> protocol.Execution:
@@ -128,6 +131,8 @@ class Execution:
     def _refused(self, refusal: Refused) -> Exception:
         if refusal.problem.status in (404, 412):
             return EpochChanged(f"The server knows nothing of execution {self.id} any more ({refusal}).", execution_id=self.id)
+        if refusal.problem.status == 410:
+            return OutcomeUnknownError(f"The result of execution {self.id} is beyond retention ({refusal}).", execution_id=self.id)
         return refusal.error(execution_id=self.id, sandbox_id=self.sandbox_id)
 
     def _wrong(self, answer: protocol.Execution) -> str | None:

@@ -170,7 +170,7 @@ class Engine:
 
     async def image(self, name: str) -> Image:
         """Raises EngineError image_not_found."""
-        inspected: dict[str, Any] = await self._call(lambda api: api.inspect_image(name))  # type: ignore[no-untyped-call]
+        inspected: dict[str, Any] = await self._call(lambda api: api.inspect_image(name))
         config = inspected.get("Config") or {}
         return Image(
             inspected["Id"], tuple(config.get("Env") or ()), config.get("User") or "", config.get("WorkingDir") or "/"
@@ -238,7 +238,7 @@ class Engine:
                 healthcheck=Healthcheck(test=["NONE"]),  # an image's own would be a docker exec every so often
                 stop_signal="SIGTERM",
             )  # fmt: skip
-            created = api.create_container_from_config(  # type: ignore[no-untyped-call]
+            created = api.create_container_from_config(
                 config, name=_name(spec.id), platform=spec.platform
             )
             return str(created["Id"])

@@ -52,7 +52,7 @@ class Executions:
         self._room = room
         self._key = key
         self._drain_grace_s = drain_grace_s
-        self._on_fatal = on_fatal
+        self.on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._to_wipe: list[str] = []
         self.wiped = True  # something was wiped that the write-ahead log may still hold, perhaps by a server before this one
@@ -87,7 +87,7 @@ class Executions:
         try:
             self._journal.accept(row)
         except Exception as error:
-            self._on_fatal(error)
+            self.on_fatal(error)
             raise ProblemError("commit_failed", f"whether {execution_id} was accepted is unknown: {error}", id=execution_id) from error
         sandbox.highest = row.number
         live = self._make(sandbox, row)
@@ -103,11 +103,12 @@ class Executions:
         spec = row.spec or {}
         default = ExecutionSpec.model_fields
         timeout_s = float(spec.get("timeout_s", default["timeout_s"].default))
+        grace_s = float(spec.get("grace_s", default["grace_s"].default))
         idle_s = spec.get("idle_timeout_s")
         live = LiveExecution(
             id=row.id, number=row.number, sandbox=sandbox, machine=rules.ExecutionMachine(row.kind, row.cancelling),
             spec=row.spec, spec_hash=row.spec_hash, secrets=row.secrets, accepted_at=row.accepted_at,
-            deadline=self._loop.time() + timeout_s + float(spec.get("grace_s", default["grace_s"].default)) + _DEADLINE_MARGIN_S,
+            deadline=self._loop.time() + row.accepted_at - time.time() + timeout_s + grace_s + _DEADLINE_MARGIN_S,
             output_limit=int(spec.get("output_limit_bytes", default["output_limit_bytes"].default)),
             ended=Bell(self._room), moved=Bell(self._room), activity_every=None if idle_s is None else idle_s / 4,
         )  # fmt: skip
@@ -245,7 +246,7 @@ class Executions:
         if live.spool_file is None:
             live.spool_file = self._spool.open(live.id, live.output_limit)
         pipe, live.handed_over = live.handed_over, None
-        live.reader = OutputReader(pipe, live.spool_file, lambda: self._on_output(live))
+        live.reader = OutputReader(pipe, live.spool_file, lambda: self._on_output(live), self.on_fatal)
         if live.secrets is not None:
             self._wipe_soon(live)
 
@@ -284,7 +285,7 @@ class Executions:
             self.apply(live, rules.OutputTaken())
         except Exception as error:
             # The ending cannot be finished in this process. It waits in the init, so another start can finish it.
-            self._on_fatal(error)
+            self.on_fatal(error)
             raise
 
     def _finish_output(self, live: LiveExecution) -> bool:
@@ -352,7 +353,7 @@ class Executions:
         try:
             write(*args)
         except Exception as error:
-            self._on_fatal(error)
+            self.on_fatal(error)
             raise
 
     # --------------------------------------------------------------------------------------------- the rest

@@ -60,6 +60,11 @@ class SandboxLink:
                 self._again(link, hello, pipes)
         except execution_rules.InvalidTransition as error:
             raise BadMessage(str(error)) from None
+        except BadMessage:
+            raise
+        except Exception as error:
+            link.close("the server failed")
+            self._executions.on_fatal(error)
         finally:
             for pipe in pipes.values():
                 os.close(pipe)
@@ -88,9 +93,11 @@ class SandboxLink:
             self._life_cycle.give_up(sandbox, verdict.reason)
             return
         self._take(link)
+        started = {entry.id: entry.started_ns / 1e9 for entry in hello.entries if entry.started_ns}
         for execution_id, event in verdict.events:
             live = sandbox.executions.get(execution_id)
             if live is not None:  # a drain may have ended it just now
+                live.started_at = live.started_at or started.get(execution_id)
                 self._executions.hear(live, event, pipes.pop(execution_id, None))
         for execution_id in verdict.acknowledge:
             link.send(messages.ack(execution_id))
@@ -124,7 +131,14 @@ class SandboxLink:
             if pipe is not None:
                 os.close(pipe)
             return
-        self._executions.message(self._sandbox, message, pipe)
+        try:
+            self._executions.message(self._sandbox, message, pipe)
+        except BadMessage:
+            raise
+        except Exception as error:
+            # A commit or the spool failed in the middle of it. The init keeps what it said until another start.
+            link.close("the server failed")
+            self._executions.on_fatal(error)
 
     def on_ready(self, link: Link) -> None:
         if link is self._sandbox.link:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from server.failpoints import failpoint
 
 SCHEMA_VERSION = 1
+APPLICATION_ID = 0x52456E76  # "REnv", in the file's header (sqlite.org/fileformat2.html, offset 68)
 
 _MIGRATIONS: dict[int, str] = {
     # version → what brings the version before it forward
@@ -137,13 +138,16 @@ class Journal:
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID and (version or self._db.execute("SELECT 1 FROM sqlite_master").fetchone()):
+            raise JournalError(f"{self.path} is a database of another program; give the server another --data-dir")
         if version > SCHEMA_VERSION:
             raise JournalError(
                 f"{self.path} was written by a newer remote-env (schema {version}, this one knows {SCHEMA_VERSION}); "
                 "upgrade the server or give it another --data-dir"
             )
         for step in range(version + 1, SCHEMA_VERSION + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[step]} PRAGMA user_version={step}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[step]} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={step}; COMMIT;")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
 
     def close(self) -> None:

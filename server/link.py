@@ -35,6 +35,7 @@ SUPPORTED_VERSIONS = frozenset({messages.LINK_VERSION})
 """Link versions that this server speaks: its own, and those of inits that were started by servers before it."""
 
 _STRANGERS = 4  # connections at once that have not said hello yet
+_ACCEPT_PAUSE_S = 1.0
 _HELLO_S = 10.0  # seconds for a connection to say hello
 _PACKETS_AT_ONCE = 64  # read from one link before others get their turn
 _RETRY_S = 0.02  # seconds after ETOOMANYREFS: descriptors in flight are over the user's limit (unix(7))
@@ -346,13 +347,20 @@ class Listener:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            log.error("no connection can be taken: %s", error)
+            # No descriptors, say: the connection stays, and would be told of again and again.
+            log.error("no connection can be taken: %s; trying again in %s s", error, _ACCEPT_PAUSE_S)
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
             return
         sock.setblocking(False)
         if sum(not link.welcomed for link in self._links) >= _STRANGERS:
             sock.close()
             return
         self._links.add(Link(sock, self._owner, self._links.discard))
+
+    def _accept_again(self) -> None:
+        if self._sock.fileno() >= 0:
+            self.accept()
 
     def close(self) -> None:
         self._loop.remove_reader(self._sock.fileno())

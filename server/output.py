@@ -20,21 +20,30 @@ class OutputReader:
         pipe: the read end; this object owns it.
         spool_file: where the bytes go.
         on_output: called after bytes have come.
+        on_failure: called when the spool can take none, though there is room: what is read no more waits in the pipe.
     """
 
-    __slots__ = ("_file", "_loop", "_on_output", "_pipe", "_watching")
+    __slots__ = ("_file", "_loop", "_on_failure", "_on_output", "_pipe", "_watching")
 
-    def __init__(self, pipe: int, spool_file: SpoolFile, on_output: Callable[[], None]) -> None:
+    def __init__(
+        self, pipe: int, spool_file: SpoolFile, on_output: Callable[[], None], on_failure: Callable[[BaseException], None]
+    ) -> None:
         self._pipe = pipe
         self._file = spool_file
         self._on_output = on_output
+        self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         os.set_blocking(pipe, False)
         self._watching = True
         self._loop.add_reader(pipe, self._readable)
 
     def _readable(self) -> None:
-        taken = self._file.take(self._pipe)
+        try:
+            taken = self._file.take(self._pipe)
+        except OSError as error:
+            self._unwatch()
+            self._on_failure(error)
+            return
         if taken:
             self._on_output()
         elif taken == 0:

@@ -482,7 +482,7 @@ _FOR_EVER_S = 10 * 365 * 86400.0
 
 def _stable(live: LiveExecution) -> int:
     """Bytes at the beginning of a running execution's output that will be kept whatever comes."""
-    return 0 if live.spool_file is None else min(live.spool_file.total, live.output_limit // 2)
+    return 0 if live.spool_file is None else min(live.spool_file.kept().head, live.output_limit // 2)
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:

@@ -20,19 +20,19 @@ class WordsCommand(Command):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         head = args[: args.index("--")] if "--" in args else args
         mistake: Exception | None = None
-        names: list[str] = []
+        words: object = ()
         try:
-            names = self.make_parser(ctx).parse_args(list(head))[1]
+            words = self.make_parser(ctx).parse_args(list(head))[0].get("words")
         except Exception as error:
             if not is_usage_error(error):
                 raise
             mistake = error
-        if mistake is None and len(names) <= 1:
+        if mistake is None and not (isinstance(words, (tuple, list)) and words):
             return super().parse_args(ctx, args)
         ctx.allow_interspersed_args = False
         rest = super().parse_args(ctx, args)
-        words = ctx.params.get("words") or []
-        if mistake is not None and words and words[0].startswith("-"):
+        first, *_ = ctx.params.get("words") or [""]
+        if mistake is not None and first.startswith("-"):
             raise mistake  # an option that we do not have, not a command
         return rest
 

@@ -119,7 +119,8 @@ def test_reads_joined_are_a_read(first: str, second: str, operator: str) -> None
 def test_one_part_that_is_no_read_spoils_the_whole(command: str, bad: str, operator: str) -> None:
     first = command.strip().rstrip(";")
     assert not TABLE.is_read(first + operator + bad) or not bad.strip()
-    assert not TABLE.is_read(bad + operator + first)
+    if not bad.endswith("\\"):  # a backslash there quotes the operator: `ls \; ls` lists a file called `;`
+        assert not TABLE.is_read(bad + operator + first)
 
 
 # -- any text ------------------------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.cli.conftest import Cli
-from tests.unit.client.badserver import BadServer
+from tests.unit.client.badserver import BadServer, answer
 from tests.unit.client.fakeserver import TOKEN, FakeServer
 
 
@@ -39,8 +40,11 @@ def test_server_that_is_not_there_is_wrong(cli: Cli, monkeypatch: pytest.MonkeyP
 
 
 def test_something_else_on_the_port_is_told_from_a_server(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
-    with BadServer(*[page] * 20) as other:
+    def web_page(connection: socket.socket, request: bytes) -> bool:
+        connection.sendall(answer("200 OK", b"hi"))
+        return True
+
+    with BadServer(web_page) as other:
         monkeypatch.setenv("REMOTE_ENV_URL", other.url)
         found = findings(cli, 1)
     assert found["port"]["verdict"] == "bad"

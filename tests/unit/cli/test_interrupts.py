@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.unit.cli.conftest import Spawn
-from tests.unit.client.fakeserver import Fault, FakeServer
+from tests.unit.client.fakeserver import FakeServer, Fault
 
 
 def begun(fake: FakeServer) -> str:
@@ -16,6 +16,15 @@ def begun(fake: FakeServer) -> str:
     fake.wait_until(lambda: fake.started["hang"])
     [execution_id] = fake.executions
     return execution_id
+
+
+def held_until(release: threading.Event) -> Fault:
+    """A request that arrives only then."""
+
+    def wait() -> None:
+        assert release.wait(60)
+
+    return Fault(arrives=True, before=wait)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -34,7 +43,7 @@ def test_first_signal_cancels_the_command_and_removes_the_sandbox(fake: FakeServ
 
 def test_second_ctrl_c_leaves_without_waiting(fake: FakeServer, spawn: Spawn) -> None:
     release = threading.Event()
-    fake.on("POST", r"/cancel$", Fault(arrives=True, before=lambda: [None for _ in [release.wait(60)]][0]))
+    fake.on("POST", r"/cancel$", held_until(release))
     process = spawn("exec", _sandbox(fake, spawn), "hang")
     execution_id = begun(fake)
     fake.write(execution_id, b"so far\n")
@@ -54,7 +63,7 @@ def test_second_ctrl_c_leaves_without_waiting(fake: FakeServer, spawn: Spawn) ->
 
 def test_ctrl_c_while_the_sandbox_is_made_leaves_none_behind(fake: FakeServer, spawn: Spawn) -> None:
     release = threading.Event()
-    fake.on("POST", r"^/v1/sandboxes$", Fault(arrives=True, before=lambda: [None for _ in [release.wait(60)]][0]))
+    fake.on("POST", r"^/v1/sandboxes$", held_until(release))
     process = spawn("run", "image", "true")
     fake.wait_until(lambda: fake.seen("POST", r"^/v1/sandboxes$"))
     process.send_signal(signal.SIGINT)

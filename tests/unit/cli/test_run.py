@@ -11,7 +11,7 @@ import pytest
 from remote_env.cli.failures import exit_code, remarks
 from remote_env.protocol import Execution, Outcome, Output
 from tests.unit.cli.conftest import Cli
-from tests.unit.client.fakeserver import CUT_AFTER, Fault, FakeServer, pattern_bytes, refusal
+from tests.unit.client.fakeserver import CUT_AFTER, FakeServer, Fault, pattern_bytes, refusal
 
 POSTED = r"/executions$"
 

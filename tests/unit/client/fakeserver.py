@@ -281,6 +281,8 @@ class FakeServer:
         refused = self._known(request, execution_id)
         if refused:
             return refused
+        if self.executions[execution_id].record.over:
+            return _problem("wrong_state", "over")
         self.finish(execution_id, Outcome(kind="signalled", ran=True, signal=request.json()["signal"]))
         return _json(200, self.executions[execution_id].record)
 
@@ -418,11 +420,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.before is not None:
             fault.before()
         answer = self.server.fake.handle(request) if fault is None or fault.arrives or fault.change else None
-        if fault is not None:
-            if fault.change is not None and answer is not None:
-                answer = answer[0], answer[1], fault.change(answer[2])
-            else:
-                answer = fault.answer
+        if fault is not None and fault.change is not None and answer is not None:
+            answer = answer[0], answer[1], fault.change(answer[2])
+        elif fault is not None:
+            answer = fault.answer
         if answer is None:
             self.close_connection = True
             return

@@ -52,6 +52,11 @@ def test_an_url_that_is_none_is_refused(url: str) -> None:
     assert "pw" not in str(raised.value)
 
 
+def test_a_pin_for_a_server_without_tls_is_refused_before_the_token_is_sent() -> None:
+    with pytest.raises(InvalidSpec, match="not https"):
+        Endpoint.resolve("http://10.0.0.1:9527", "token", fingerprint="0" * 64)
+
+
 @pytest.mark.parametrize("token", ["two words", "new\nline", "ümlaut", ""])
 def test_a_token_that_cannot_be_sent_is_refused(token: str) -> None:
     with pytest.raises(InvalidSpec):

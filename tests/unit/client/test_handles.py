@@ -19,6 +19,7 @@ from remote_env.errors import (
     ImageNotFound,
     InvalidSpec,
     LinkLost,
+    OutcomeUnknownError,
     SandboxGone,
     SandboxNotCreated,
     ServerBusy,
@@ -227,6 +228,26 @@ def test_cancel_and_signal_end_a_command(fake: FakeServer, sandbox: Sandbox) -> 
     signalled.signal(15)
     assert cancelled.wait().outcome == Outcome(kind="cancelled", ran=True)
     assert signalled.wait().returncode == 128 + 15
+    assert signalled.signal(9).returncode == 128 + 15, "nothing happens to what is over"
+
+
+def test_a_result_beyond_retention_is_told(fake: FakeServer, sandbox: Sandbox) -> None:
+    execution = sandbox.start("hang")
+    fake.on("GET", "/v1/executions/", refusal("gone"), refusal("gone"))
+    with pytest.raises(OutcomeUnknownError, match="retention"):
+        execution.refresh()
+    with pytest.raises(OutcomeUnknownError):
+        execution.wait()
+
+
+def test_counters_tell_what_was_sent_and_what_ended(fake: FakeServer, client: Client, sandbox: Sandbox) -> None:
+    sandbox.run("true")
+    execution = sandbox.start("hang")
+    assert (client.stats()["sent"], client.stats()["completed"]) == (2, 1)
+    fake.finish(execution.id, Outcome(kind="exited", ran=True, code=0))
+    execution.wait()
+    execution.wait()
+    assert (client.stats()["sent"], client.stats()["completed"]) == (2, 2)
 
 
 def test_the_executions_of_the_server_can_be_listed(client: Client, sandbox: Sandbox) -> None:

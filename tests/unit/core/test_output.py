@@ -19,7 +19,8 @@ class Bench:
         read_end, self.writer = os.pipe2(os.O_CLOEXEC)
         self.file = SpoolFile(directory / "output", 64 << 20)
         self.came = asyncio.Event()
-        self.reader = OutputReader(read_end, self.file, self.came.set)
+        self.failures: list[BaseException] = []
+        self.reader = OutputReader(read_end, self.file, self.came.set, self.failures.append)
 
     def command_ends(self) -> None:
         os.close(self.writer)
@@ -129,7 +130,7 @@ def test_a_reader_that_is_replaced_while_it_lingers_leaves_the_new_descriptor_al
             await asyncio.sleep(0)
         bench.reader.close()
         read_end, writer = os.pipe2(os.O_CLOEXEC)
-        second = OutputReader(read_end, bench.file, bench.came.set)
+        second = OutputReader(read_end, bench.file, bench.came.set, bench.failures.append)
         await lingering
         os.write(writer, stream(0, 100))
         await bench.until(100)
