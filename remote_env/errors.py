@@ -1,24 +1,24 @@
 """Everything remote_env raises, cut by the fate of the command rather than by what broke.
 
-    RemoteEnvError
-    ├── NotRunError             it did not run and never will
-    │   ├── CommandNotDelivered     the request was lost; the server has fenced its id
-    │   ├── ServerBusy              no room within the queue timeout
-    │   ├── Unauthorized            the token was refused
-    │   ├── Unreachable             no connection was made: no byte was sent
-    │   └── SandboxNotCreated       there is no sandbox to run anything in
-    ├── OutcomeUnknownError     it may have run: ask (by its id), do not resend
-    │   ├── LinkLost                the server stayed away for the whole reconnect budget
-    │   └── EpochChanged            the sandbox was restarted or the server knows nothing of it any more
-    ├── CommandFailed           it ran and ended otherwise than with exit code 0 (only where check=True asked for it)
-    ├── CommandLost             it ran or may have run; container, host, engine or journal died under it
-    ├── SandboxGone             the sandbox was removed or died; make a new one
-    ├── OutputIncomplete        its result is known, its output could not be fetched whole
-    ├── MisuseError             the caller's mistake; nothing was run
-    │   ├── InvalidSpec             the request is not valid
-    │   ├── IdConflict              the id is already taken by another request
-    │   └── ImageNotFound           the image is not there and cannot be pulled
-    └── ProtocolMismatch        client and server do not understand each other
+RemoteEnvError
+├── NotRunError             it did not run and never will
+│   ├── CommandNotDelivered     the request was lost; the server has fenced its id
+│   ├── ServerBusy              no room within the queue timeout
+│   ├── Unauthorized            the token was refused
+│   ├── Unreachable             no connection was made: no byte was sent
+│   └── SandboxNotCreated       there is no sandbox to run anything in
+├── OutcomeUnknownError     it may have run: ask (by its id), do not resend
+│   ├── LinkLost                the server stayed away for the whole reconnect budget
+│   └── EpochChanged            the sandbox was restarted or the server knows nothing of it any more
+├── CommandFailed           it ran and ended otherwise than with exit code 0 (only where check=True asked for it)
+├── CommandLost             it ran or may have run; container, host, engine or journal died under it
+├── SandboxGone             the sandbox was removed or died; make a new one
+├── OutputIncomplete        its result is known, its output could not be fetched whole
+├── MisuseError             the caller's mistake; nothing was run
+│   ├── InvalidSpec             the request is not valid
+│   ├── IdConflict              the id is already taken by another request
+│   └── ImageNotFound           the image is not there and cannot be pulled
+└── ProtocolMismatch        client and server do not understand each other
 """
 
 from __future__ import annotations

@@ -204,12 +204,8 @@ class ExecutionSpec(Request):
         return None if self.stdin is None else self.stdin.encode("utf-8", "surrogateescape")
 
 
-OutcomeKind = Literal[
-    "exited", "signalled", "oom", "oom_suspected", "timed_out", "cancelled", "failed_to_start", "lost", "not_run"
-]
-LostReason = Literal[
-    "sandbox_died", "sandbox_removed", "engine_restarted", "host_restarted", "journal_set_back", "init_unreachable"
-]
+OutcomeKind = Literal["exited", "signalled", "oom", "oom_suspected", "timed_out", "cancelled", "failed_to_start", "lost", "not_run"]
+LostReason = Literal["sandbox_died", "sandbox_removed", "engine_restarted", "host_restarted", "journal_set_back", "init_unreachable"]
 
 
 class Outcome(Answer):

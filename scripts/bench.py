@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from remote_env import RemoteDockerEnvironment  # noqa: E402
-from tests.support.server import BUSYBOX, SMALL, Server  # noqa: E402
+from remote_env import RemoteDockerEnvironment
+from tests.support.server import BUSYBOX, SMALL, Server
 
 Call = Callable[[], object]
 

@@ -66,9 +66,7 @@ def ended_answer(live: LiveExecution, spool: Spool) -> Execution:
 def row_answer(row: ExecutionRow, spool: Spool, inline: bool = True) -> Execution:
     """An execution whose row is final."""
     assert row.final is not None
-    return _ended(
-        spool, row.final, row.id, row.sandbox_id, row.epoch, row.run_id, row.accepted_at, row.ended_at, row.cancelling, inline
-    )
+    return _ended(spool, row.final, row.id, row.sandbox_id, row.epoch, row.run_id, row.accepted_at, row.ended_at, row.cancelling, inline)
 
 
 def _ended(

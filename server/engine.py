@@ -172,9 +172,7 @@ class Engine:
         """Raises EngineError image_not_found."""
         inspected: dict[str, Any] = await self._call(lambda api: api.inspect_image(name))
         config = inspected.get("Config") or {}
-        return Image(
-            inspected["Id"], tuple(config.get("Env") or ()), config.get("User") or "", config.get("WorkingDir") or "/"
-        )
+        return Image(inspected["Id"], tuple(config.get("Env") or ()), config.get("User") or "", config.get("WorkingDir") or "/")
 
     async def pull(self, name: str, platform: str | None, timeout_s: float, progress: Callable[[str], None]) -> None:
         """Pull an image, telling `progress` in words. Raises EngineError."""
@@ -238,9 +236,7 @@ class Engine:
                 healthcheck=Healthcheck(test=["NONE"]),  # an image's own would be a docker exec every so often
                 stop_signal="SIGTERM",
             )  # fmt: skip
-            created = api.create_container_from_config(
-                config, name=_name(spec.id), platform=spec.platform
-            )
+            created = api.create_container_from_config(config, name=_name(spec.id), platform=spec.platform)
             return str(created["Id"])
 
         try:

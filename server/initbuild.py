@@ -105,9 +105,7 @@ def _fingerprint(flags: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(
-    arch: str, out: Path, compilers: list[_Compiler], special_flags: tuple[str, ...] = _STATIC_FLAGS, suffix: str = ""
-) -> Path:
+def _build(arch: str, out: Path, compilers: list[_Compiler], special_flags: tuple[str, ...] = _STATIC_FLAGS, suffix: str = "") -> Path:
     flags = (*_COMMON_FLAGS, *special_flags)
     binary = out / f"remote-env-init-{arch}{suffix}"
     fingerprint = _fingerprint(flags)

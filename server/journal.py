@@ -89,9 +89,7 @@ class ExecutionRow:
     expired: bool
 
 
-_SANDBOX_COLUMNS = (
-    "id, run_id, image, spec, spec_hash, state, reason, container_id, container_pid, epoch, secret, created_at, ended_at"
-)
+_SANDBOX_COLUMNS = "id, run_id, image, spec, spec_hash, state, reason, container_id, container_pid, epoch, secret, created_at, ended_at"
 _EXECUTION_COLUMNS = (
     "id, sandbox_id, number, epoch, run_id, kind, spec, spec_hash, secrets, cancelling, accepted_at, ended_at, final, expired"
 )
@@ -147,7 +145,9 @@ class Journal:
                 "upgrade the server or give it another --data-dir"
             )
         for step in range(version + 1, SCHEMA_VERSION + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[step]} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={step}; COMMIT;")
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; {_MIGRATIONS[step]} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={step}; COMMIT;"
+            )
         self._db.execute("CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
 
     def close(self) -> None:

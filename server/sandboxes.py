@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -189,9 +188,7 @@ class Sandboxes:
         """The one thing that is mounted into a sandbox: the init, beside the socket."""
         info = await self._engine.info()
         source = await asyncio.to_thread(init_path, str(info["Architecture"]))
-        directory.mkdir(mode=0o755, exist_ok=True)
-        await asyncio.to_thread(shutil.copyfile, source, directory / "init")
-        os.chmod(directory / "init", 0o755)
+        await asyncio.to_thread(_install, source, directory)
 
     def listen(self, sandbox: LiveSandbox) -> None:
         owner = SandboxLink(sandbox, self._executions, self._journal, self, self._settings.orphan_after_s)
@@ -315,9 +312,7 @@ class Sandboxes:
             before.cancel()
         sandbox.work = self._spawn(self._remove(sandbox, purge, after=before))
 
-    async def _remove(
-        self, sandbox: LiveSandbox, purge: bool, *, after: asyncio.Task[None] | None = None, rehello_s: float = 0.0
-    ) -> None:
+    async def _remove(self, sandbox: LiveSandbox, purge: bool, *, after: asyncio.Task[None] | None = None, rehello_s: float = 0.0) -> None:
         if after is not None:
             await asyncio.wait({after})
         if rehello_s and sandbox.listener is not None and sandbox.executions:
@@ -427,3 +422,9 @@ def _creation_reason(error: BaseException) -> str:
 
 def _since(sandbox: LiveSandbox) -> float:
     return round(time.time() - sandbox.created_at, 3)
+
+
+def _install(init: Path, directory: Path) -> None:
+    directory.mkdir(mode=0o755, exist_ok=True)
+    shutil.copyfile(init, directory / "init")
+    (directory / "init").chmod(0o755)

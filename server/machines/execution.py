@@ -87,9 +87,7 @@ class SandboxOver:
     reason: str
 
 
-Event = (
-    Turn | NotSent | Started | EndingArrived | OutputTaken | CancelRequested | ListedRunning | ListedEnded | NotListed | SandboxOver
-)
+Event = Turn | NotSent | Started | EndingArrived | OutputTaken | CancelRequested | ListedRunning | ListedEnded | NotListed | SandboxOver
 
 # -------------------------------------------------------------------------------------------- instructions
 

@@ -24,7 +24,10 @@ def journal_files(server: Server) -> list[Path]:
 
 def copy_journal(server: Server, to: Path) -> None:
     """A copy as a backup tool takes it: consistent, of a running server."""
-    with contextlib.closing(sqlite3.connect(server.data_dir / "journal.sqlite3")) as source, contextlib.closing(sqlite3.connect(to)) as target:
+    with (
+        contextlib.closing(sqlite3.connect(server.data_dir / "journal.sqlite3")) as source,
+        contextlib.closing(sqlite3.connect(to)) as target,
+    ):
         source.backup(target)
 
 
