@@ -86,7 +86,7 @@ class _Counted(HTTPConnection):
             super().connect()
         except ConnectTimeoutError:
             raise
-        except (OSError, HTTPError) as error:
+        except (OSError, HTTPError, ValueError) as error:  # the last: a certificate of another name
             self.close()
             raise NewConnectionError(self, f"no connection: {error}") from error
         self.connections.opened(self)

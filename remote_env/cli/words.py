@@ -7,34 +7,35 @@ from typing import Any
 
 import typer
 
-from remote_env.cli.invocation import Command, is_usage_error
+from remote_env.cli.invocation import Command
 
 
 class WordsCommand(Command):
     """A command whose arguments are one name and the words of another command.
 
-    Up to `--`, options may stand before and after the name. Without `--` the other command begins with the first word
-    after the name, and options from there on are its own: `exec SANDBOX grep -c x file` counts, it does not run `x`.
+    Our options stand before the name, or right after it. With the first word that is no option, or with `--`, the other
+    command begins, and what follows is its own: `exec SANDBOX grep -c x file` counts, it does not run `x`.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        head = args[: args.index("--")] if "--" in args else args
-        mistake: Exception | None = None
-        words: object = ()
-        try:
-            words = self.make_parser(ctx).parse_args(list(head))[0].get("words")
-        except Exception as error:
-            if not is_usage_error(error):
-                raise
-            mistake = error
-        if mistake is None and not (isinstance(words, (tuple, list)) and words):
-            return super().parse_args(ctx, args)
         ctx.allow_interspersed_args = False
-        rest = super().parse_args(ctx, args)
-        first, *_ = ctx.params.get("words") or [""]
-        if mistake is not None and first.startswith("-"):
-            raise mistake  # an option that we do not have, not a command
-        return rest
+        before, rest = self._split(ctx, args)
+        if rest:
+            after, words = self._split(ctx, rest[1:])
+            if after and after[-1] == "--":
+                after.pop()
+            args = [*after, *before, rest[0], *words]
+        return super().parse_args(ctx, args)
+
+    def _split(self, ctx: Any, args: list[str]) -> tuple[list[str], list[str]]:
+        """The options at the beginning of `args`, with the `--` that ends them, and what is left. Raises usage errors."""
+        given = self.make_parser(ctx).parse_args(list(args))[0]
+        left = 0
+        for each in self.params:
+            if each.param_type_name == "argument":
+                value = given.get(str(each.name))
+                left += 1 if isinstance(value, str) else len(value) if isinstance(value, (tuple, list)) else 0
+        return args[: len(args) - left], args[len(args) - left :]
 
 
 def command_of(words: list[str] | None, line: str | None, as_argv: bool) -> str | list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,12 +12,20 @@ import requests
 
 from remote_env import Client, Sandbox
 from remote_env.protocol import EPOCH_HEADER
+from tests.support.outside import docker as engine
 from tests.support.server import BUSYBOX, SANDBOX, SMALL, Server
 
 MakeSandbox = Callable[..., Sandbox]
 MakeImage = Callable[..., str]
 
 IMAGE_NAME = "remote-env-test/made"
+
+
+def inspect(sandbox: Sandbox) -> dict[str, Any]:
+    """What the engine knows of a sandbox's container."""
+    (found,) = json.loads(engine("inspect", str(sandbox.container_id)))
+    assert isinstance(found, dict)
+    return found
 
 
 class Http:

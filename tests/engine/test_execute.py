@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,14 @@ def test_execution_that_goes_on_is_202_new_or_known(http: Http, sandbox: Sandbox
 def test_epoch_is_required_wherever_an_id_is_the_callers(http: Http, sandbox: Sandbox) -> None:
     execution = sandbox.run("true")
     about = f"/v1/executions/{execution.id}"
-    requests = [
-        ("POST", path_of(sandbox), {"id": new_id(), "command": "echo ran >> /ran"}), ("GET", about, None), ("GET", f"{about}/output", None),
-        ("POST", f"{about}/cancel", None), ("POST", f"{about}/abandon", {"sandbox_id": sandbox.id}), ("POST", f"{about}/signal", {"signal": 9}),
-    ]  # fmt: skip
+    requests: list[tuple[str, str, object]] = [
+        ("POST", path_of(sandbox), {"id": new_id(), "command": "echo ran >> /ran"}),
+        ("GET", about, None),
+        ("GET", f"{about}/output", None),
+        ("POST", f"{about}/cancel", None),
+        ("POST", f"{about}/abandon", {"sandbox_id": sandbox.id}),
+        ("POST", f"{about}/signal", {"signal": 9}),
+    ]
     for method, path, content in requests:
         missing = http(method, path, json=content)
         assert (missing.status_code, missing.json()["code"], missing.json()["accepted"]) == (428, "epoch_required", False), path
@@ -260,20 +265,11 @@ def test_executions_are_listed_newest_first_without_their_text(http: Http, sandb
     running.cancel().wait()
 
 
-def test_server_starts_without_home_and_with_its_streams_closed(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data")
-    words = ["env", "-i", f"PATH={'/usr/bin:/bin'}", "sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
-    import sys
-
-    from tests.support.server import free_port
-
-    server.port = free_port()
-    server.url = f"http://127.0.0.1:{server.port}"
-    server.process = subprocess.Popen(
-        [*words, sys.executable, "-m", "remote_env.cli.main", "serve", "--port", str(server.port), "--data-dir", str(server.data_dir)],
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        until(lambda: subprocess.run(["curl", "-sf", f"{server.url}/health"], capture_output=True, check=False).returncode == 0, "it answers")
-    finally:
-        assert server.stop() == 0
+def test_server_starts_without_home_and_with_its_streams_closed(make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    closed = ["env", "-i", "PATH=/usr/bin:/bin", "sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    serve = [sys.executable, *server.program, "serve", "--port", str(server.port), "--data-dir", str(server.data_dir)]
+    server.process = subprocess.Popen([*closed, *serve], cwd=Path(__file__).parents[2])
+    health = ["curl", "-sf", f"{server.url}/health"]
+    until(lambda: subprocess.run(health, capture_output=True, check=False).returncode == 0, "it answers")
+    assert server.stop() == 0

@@ -7,7 +7,7 @@ import pytest
 
 from remote_env import Client
 from remote_env.errors import ImageNotFound
-from tests.engine.conftest import MakeImage, MakeSandbox
+from tests.engine.conftest import MakeImage, MakeSandbox, inspect
 from tests.support.server import NONROOT, SMALL
 
 
@@ -27,16 +27,14 @@ def test_image_can_be_named_by_its_id(docker_client: docker.DockerClient, make_s
     assert make_sandbox(image).run("echo hi").text == "hi\n"
 
 
-def test_entrypoint_command_and_healthcheck_of_the_image_are_not_run(
-    docker_client: docker.DockerClient, make_sandbox: MakeSandbox, make_image: MakeImage
-) -> None:
+def test_entrypoint_command_and_healthcheck_of_the_image_are_not_run(make_sandbox: MakeSandbox, make_image: MakeImage) -> None:
     image = make_image(
         "true",
         'ENTRYPOINT ["sh", "-c", "touch /entrypoint-ran"]', 'CMD ["touch", "/cmd-ran"]',
         "HEALTHCHECK --interval=1s CMD touch /healthcheck-ran",
     )  # fmt: skip
     sandbox = make_sandbox(image)
-    found = docker_client.api.inspect_container(sandbox.container_id)
+    found = inspect(sandbox)
     assert found["Config"]["Healthcheck"]["Test"] == ["NONE"]
     assert "Health" not in found["State"]
     assert found["Config"]["Entrypoint"] == ["/.remote-env/init"]
@@ -48,7 +46,7 @@ def test_volumes_of_the_image_go_with_the_sandbox(
 ) -> None:
     sandbox = make_sandbox(make_image("mkdir /kept", "VOLUME /kept"))
     sandbox.run("touch /kept/file")
-    (name,) = [mount["Name"] for mount in docker_client.api.inspect_container(sandbox.container_id)["Mounts"] if mount["Type"] == "volume"]
+    (name,) = [mount["Name"] for mount in inspect(sandbox)["Mounts"] if mount["Type"] == "volume"]
     sandbox.remove()
     assert docker_client.volumes.list(filters={"name": name}) == []
 

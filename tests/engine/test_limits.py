@@ -12,33 +12,28 @@ import pytest
 from remote_env import Sandbox, ServerBusy, Timings
 from remote_env.errors import InvalidSpec, RemoteEnvError
 from server.engine import CAPABILITIES
-from tests.engine.conftest import Http, MakeSandbox
+from tests.engine.conftest import Http, MakeSandbox, inspect
 from tests.support.outside import runs
 from tests.support.server import BUSYBOX, SMALL, Server
 
 IMPATIENT = dataclasses.replace(Timings(), queue_s=0.3)
 
 
-def host_config(client: docker.DockerClient, sandbox: Sandbox) -> dict[str, object]:
-    found: dict[str, object] = client.api.inspect_container(sandbox.container_id)["HostConfig"]
-    return found
-
-
-def test_limits_reach_the_engine(docker_client: docker.DockerClient, make_sandbox: MakeSandbox) -> None:
-    config = host_config(docker_client, make_sandbox(memory_bytes=SMALL, pids=99, cpus=0.5, shm_bytes=1 << 20))
+def test_limits_reach_the_engine(make_sandbox: MakeSandbox) -> None:
+    config = inspect(make_sandbox(memory_bytes=SMALL, pids=99, cpus=0.5, shm_bytes=1 << 20))["HostConfig"]
     assert (config["Memory"], config["MemorySwap"]) == (SMALL, SMALL)
     assert (config["PidsLimit"], config["NanoCpus"], config["ShmSize"]) == (99, 500_000_000, 1 << 20)
 
 
-def test_defaults_are_safe(docker_client: docker.DockerClient, make_sandbox: MakeSandbox) -> None:
+def test_defaults_are_safe(make_sandbox: MakeSandbox) -> None:
     sandbox = make_sandbox()
-    config = host_config(docker_client, sandbox)
-    assert (config["CapDrop"], sorted(config["CapAdd"])) == (["ALL"], sorted(CAPABILITIES))  # type: ignore[call-overload]
+    config = inspect(sandbox)["HostConfig"]
+    assert (config["CapDrop"], sorted(config["CapAdd"])) == (["ALL"], sorted(CAPABILITIES))
     assert config["SecurityOpt"] == ["no-new-privileges"]
     assert (config["Privileged"], config["PidMode"], config["IpcMode"]) == (False, "", "private")
     assert not config["Devices"]
     assert (config["PidsLimit"], config["RestartPolicy"]) == (4096, {"Name": "no", "MaximumRetryCount": 0})
-    (mount,) = config["Mounts"]  # type: ignore[misc]
+    (mount,) = config["Mounts"]
     assert (mount["Target"], mount["ReadOnly"], mount["Type"]) == ("/.remote-env", True, "bind")
     assert sandbox.run("grep NoNewPrivs /proc/self/status").text.split() == ["NoNewPrivs:", "1"]
 

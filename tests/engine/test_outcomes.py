@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_signal_that_killed_the_command_is_told(shared: Sandbox, name: str) -> N
     ],
 )  # fmt: skip
 def test_command_that_cannot_start_says_why_and_did_not_run(
-    shared: Sandbox, command: str | list[str], options: dict[str, object], reason: str, returncode: int
+    shared: Sandbox, command: str | list[str], options: dict[str, Any], reason: str, returncode: int
 ) -> None:
     execution = shared.run(command, **options)
     assert (outcome(execution).kind, outcome(execution).reason, outcome(execution).ran) == ("failed_to_start", reason, False)
@@ -237,7 +238,7 @@ def test_abandon_never_overrides_what_is_known(http: Http, sandbox: Sandbox) -> 
     ],
 )
 def test_execute_explains_only_what_has_no_exit_code(
-    client: Client, shared: Sandbox, command: str | list[str], options: dict[str, object], returncode: int, ran: bool
+    client: Client, shared: Sandbox, command: str | list[str], options: dict[str, Any], returncode: int, ran: bool
 ) -> None:
     answer = client.execute(shared.id, command, **options)
     assert (answer.returncode, answer.extra["ran"]) == (returncode, ran)

@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import docker
 import pytest
 
 from remote_env import Client, Sandbox
 from remote_env.errors import IdConflict, SandboxGone
 from remote_env.protocol import new_id
-from tests.engine.conftest import Http, MakeSandbox
+from tests.engine.conftest import Http, MakeSandbox, inspect
 from tests.support.outside import docker as engine
 from tests.support.outside import until
 from tests.support.server import BUSYBOX, SMALL, Server
@@ -108,9 +107,9 @@ def test_results_outlive_their_sandbox_until_purged(client: Client, http: Http) 
     assert (output.status_code, output.json()["code"]) == (410, "gone")
 
 
-def test_labels_are_the_callers_and_ours(docker_client: docker.DockerClient, server: Server, make_sandbox: MakeSandbox) -> None:
+def test_labels_are_the_callers_and_ours(server: Server, make_sandbox: MakeSandbox) -> None:
     sandbox = make_sandbox(labels={"task": "42", "remote-env.instance": "forged", "remote-env.sandbox": "forged"})
-    labels = docker_client.api.inspect_container(sandbox.container_id)["Config"]["Labels"]
+    labels = inspect(sandbox)["Config"]["Labels"]
     assert labels["task"] == "42"
     assert labels["remote-env.sandbox"] == sandbox.id
     assert labels["remote-env.instance"] == (server.data_dir / "instance_id").read_text().strip()
@@ -237,9 +236,7 @@ def test_sandboxes_are_removed_with_the_server_on_request(make_server: Callable[
     assert running(foreign)
 
 
-def test_second_server_on_the_same_data_is_refused_with_the_pid_of_the_first(
-    make_server: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_second_server_on_the_same_data_is_refused_with_the_pid_of_the_first(make_server: Callable[..., Server], tmp_path: Path) -> None:
     first = make_server().start()
     second = Server(first.data_dir)
     second.log = tmp_path / "second.log"

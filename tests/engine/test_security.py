@@ -32,7 +32,7 @@ for name in ("exe", "cwd", "root", *(f"fd/{number}" for number in range(32))):
     except OSError:
         pass
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.ptrace(16, int(pid), None, None) == 0:
+if libc.ptrace(0x4206, int(pid), None, None) == 0:  # PTRACE_SEIZE, which stops nobody
     opened.append("ptrace")
 if libc.syscall(438, libc.syscall(434, int(pid), 0), 0, 0) >= 0:
     opened.append("pidfd_getfd")
@@ -56,13 +56,13 @@ except OSError as error:
 @pytest.mark.parametrize("target", ["1", "PPID"])
 @pytest.mark.parametrize("user", ["root", "nobody"])
 def test_memory_and_descriptors_of_init_and_runner_cannot_be_reached(debian: Sandbox, target: str, user: str) -> None:
-    command = f"TARGET={'1' if target == '1' else '$PPID'} python3 -c \"$PEEK\""
+    command = f'TARGET={"1" if target == "1" else "$PPID"} python3 -c "$PEEK"'
     execution = debian.run(command, env={"PEEK": PEEK}, user=user)
     assert (execution.text, execution.returncode) == ("[]\n", 0)
 
 
 def test_peek_finds_what_it_looks_for_where_it_may(debian: Sandbox) -> None:
-    execution = debian.run("TARGET=$$ python3 -c \"$PEEK\"; :", env={"PEEK": PEEK})
+    execution = debian.run('TARGET=$$ python3 -c "$PEEK"; :', env={"PEEK": PEEK})
     assert "environ" in execution.text and "exe" in execution.text
 
 
@@ -84,8 +84,8 @@ def test_init_obeys_the_engines_stop(make_server: Callable[..., Server]) -> None
         sandbox.start("trap '' TERM; sleep 300")
         server.kill()  # else it would remove the container at once
         docker("stop", "-t", "60", str(sandbox.container_id))
-        assert docker("inspect", "-f", "{{.State.Running}} {{.State.ExitCode}}", str(sandbox.container_id)) != "true 0\n"
-        assert "137" not in docker("inspect", "-f", "{{.State.ExitCode}}", str(sandbox.container_id))  # nobody had to kill it
+        # 137 would be the engine's SIGKILL.
+        assert docker("inspect", "-f", "{{.State.Running}} {{.State.ExitCode}}", str(sandbox.container_id)) == "false 0\n"
 
 
 @pytest.mark.parametrize("user", ["root", "nobody"])
@@ -93,8 +93,11 @@ def test_stranger_on_the_socket_is_refused_and_the_link_is_unharmed(server: Serv
     running = debian.start("echo begun; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo done")
     epoch = debian.epoch
     said = debian.run(["python3", "-c", STRANGER], user=user).text
-    assert "answer b''" in said or "error" in said or "PermissionError" in said
-    debian.run("touch /tmp/go", user="nobody")
+    # Root is cut off by the server; whether others come that far is the directory's mode.
+    assert "answer b''" in said or "Connection reset" in said or (user != "root" and "Permission" in said)
+    if user == "root":
+        until(lambda: "a stranger on the link" in server.log.read_text(), "the log tells of it")
+    debian.run("touch /tmp/go")
     assert running.wait().text == "begun\ndone\n"
     debian.run("rm /tmp/go")
     assert (debian.refresh().record.state, debian.epoch) == ("running", epoch)
@@ -159,7 +162,9 @@ def test_nothing_is_told_without_the_token(server: Server, path: str, token: str
     assert (answer.status_code, answer.json()["code"], answer.json()["accepted"]) == (401, "unauthorized", False)
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "http://127.0.0.1"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "evil.example:9527"}])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://127.0.0.1"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "evil.example:9527"}]
+)
 def test_web_pages_are_refused_even_with_the_token(http: Http, headers: dict[str, str]) -> None:
     answer = http("GET", "/v1/sandboxes", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")

@@ -66,4 +66,4 @@ def namespaced(start_init: Callable[..., Init], sanitized_binary: Path) -> Init:
 @pytest.fixture
 def as_root() -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can start commands of other users")
+        pytest.skip("only root can start commands of other users, or look into an init")

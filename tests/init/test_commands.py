@@ -221,6 +221,7 @@ def test_command_has_a_session_of_its_own_and_the_limits_of_the_engine(server: S
     assert server.do(["python3", "-c", code]).text == "True\n"
 
 
+@pytest.mark.usefixtures("as_root")
 def test_command_is_more_likely_to_be_taken_by_the_oom_killer_than_the_init(init: Init) -> None:
     own = int(Path(f"/proc/{init.pid}/oom_score_adj").read_text())
     assert int(init.server.do(["cat", "/proc/self/oom_score_adj"]).text) == min(own + 500, 1000)

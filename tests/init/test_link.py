@@ -186,6 +186,7 @@ def test_nothing_but_the_hello_is_said_before_the_welcome(server: Server) -> Non
 # ---------------------------------------------------------------------------------------------------- descriptors
 
 
+@pytest.mark.usefixtures("as_root")
 def test_descriptors_that_nobody_asked_for_are_closed(init: Init) -> None:
     server = init.server
     server.all_said()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from remote_env import Client
-from remote_env.protocol import Outcome, Sandbox
+from remote_env.protocol import Outcome, Sandbox, SandboxList
 from tests.unit.cli.conftest import Cli
-from tests.unit.client.fakeserver import TOKEN, FakeServer
+from tests.unit.client.fakeserver import TOKEN, FakeServer, Fault
 
 FIRST = "0199aaaaaaaa7000aaaaaaaaaaaaaaaa"
 SECOND = "0199aaaabbbb7000bbbbbbbbbbbbbbbb"
@@ -41,6 +41,21 @@ def test_create_prints_the_id_alone_and_asks_for_a_long_lease(fake: FakeServer, 
     assert (done.code, done.out) == (0, b"my-sandbox\n")
     assert "lease" in done.err
     assert fake.seen("POST", "^/v1/sandboxes$")[0].json()["lease_s"] == 24 * 3600
+
+
+def test_pull_that_takes_long_is_told_while_it_lasts(fake: FakeServer, cli: Cli) -> None:
+    making = Sandbox(id=FIRST, run_id="run-number-1", image="image", state="creating", progress="pulling image: Downloading")
+    headers = {"Content-Type": "application/json", "X-Remote-Env-Protocol": "1"}
+    listing = SandboxList(sandboxes=[making]).model_dump_json().encode()
+    fake.on("GET", "^/v1/sandboxes$", Fault(answer=(200, headers, listing)))
+    told = Fault(arrives=True, change=lambda body: body, before=lambda: fake.wait_until(lambda: fake.seen("GET", "^/v1/sandboxes$")))
+    fake.on("POST", "^/v1/sandboxes$", told)
+    done = cli("create", "image", "--run-id", "run-number-1")
+    assert done.code == 0
+    assert "pulling image" in done.err.splitlines()
+    assert [request.query for request in fake.requests if request.path == "/v1/sandboxes" and request.method == "GET"] == [
+        {"run_id": "run-number-1", "state": "creating"}
+    ]
 
 
 def test_create_with_json_prints_the_sandbox(fake: FakeServer, cli: Cli) -> None:

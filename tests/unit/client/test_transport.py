@@ -394,6 +394,15 @@ def test_a_fingerprint_that_is_none_is_refused(pin: str) -> None:
         Tls(fingerprint=pin)
 
 
+def test_a_trusted_certificate_of_another_host_is_refused(https: FakeServer, certificate: tuple[Path, Path, str]) -> None:
+    with https:
+        port = https.url.rsplit(":", 1)[1]
+        elsewhere = Endpoint(f"https://localhost:{port}", "token", tls=Tls(ca_file=str(certificate[0])))
+        with pytest.raises(NotSent, match=r"(?i)hostname|match"):
+            Transport(elsewhere, FAST).call("GET", "/health")
+        assert not https.requests
+
+
 def test_a_ca_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvalidSpec, match=r"/no/such\.pem"):
         Transport(Endpoint("https://127.0.0.1:9", "token", tls=Tls(ca_file="/no/such.pem")), FAST)
