@@ -34,12 +34,13 @@ def _show_live(client: Client, image: str, over: threading.Event) -> None:
     if over.wait(_QUIET_S):
         return
     from rich.console import Console
+    from rich.text import Text
 
     with Console(stderr=True).status(f"making a sandbox from {image}") as status:
         while not over.wait(_LOOK_S):
             words = _progress(client, image)
             if words:
-                status.update(words)
+                status.update(Text(words))  # not markup: the server's words hold brackets
 
 
 def _show_lines(client: Client, image: str, over: threading.Event) -> None:

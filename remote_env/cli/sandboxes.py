@@ -152,8 +152,10 @@ def _state(record: protocol.Sandbox) -> str:
 
 
 def _image(record: protocol.Sandbox) -> str:
+    from rich.markup import escape
+
     reason = f" ({record.reason.partition(':')[0]})" if record.reason and record.state in ("dead", "failed") else ""
-    return (record.image or "-") + reason
+    return escape((record.image or "-") + reason)
 
 
 def _age(record: protocol.Sandbox, now: datetime) -> str:

@@ -65,10 +65,10 @@ def started(sandbox: Sandbox, command: str | list[str], *programs: str, **option
         "ignores TERM", "great-grandchild",
     ],
 )  # fmt: skip
-def test_killing_reaches_every_descendant(sandbox: Sandbox, descendant: str) -> None:
-    execution = started(sandbox, f"{descendant}\nexec sleep 300", "sleep 300", "sleep 400", grace_s=0.1)
+def test_killing_reaches_every_descendant(shared: Sandbox, descendant: str) -> None:
+    execution = started(shared, f"{descendant}\nexec sleep 300", "sleep 300", "sleep 400", grace_s=0.1)
     execution.cancel().wait()
-    assert processes(sandbox) == ALONE
+    assert processes(shared) == ALONE
 
 
 @pytest.mark.parametrize("stopper", ["sh", "setsid sh"])
@@ -93,7 +93,7 @@ def test_killing_one_command_leaves_the_others_alone(sandbox: Sandbox) -> None:
     assert not bystander.refresh().over
 
 
-@pytest.mark.parametrize("escape", ["pass", "os.setsid()", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
+@pytest.mark.parametrize("escape", ["pass", "os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["plain", "escaping"])
 def test_fork_bomb_at_the_process_limit_is_ended(make_sandbox: MakeSandbox, sandbox_image: str, escape: str) -> None:
     sandbox = make_sandbox(sandbox_image, pids=64)
     bomb = BOMB.format(escape=escape)

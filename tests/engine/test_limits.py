@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
@@ -110,30 +110,42 @@ def test_body_over_the_limit_is_refused_before_anything_is_journaled(http: Http,
     assert http("GET", "/v1/executions/too-large-a-body", epoch=sandbox.epoch).status_code == 404
 
 
-@pytest.mark.parametrize("target", ["inside", "link"])
-def test_binds_are_mounted_from_allowed_directories(make_server: Callable[..., Server], tmp_path: Path, target: str) -> None:
-    allowed = tmp_path / "allowed"
-    (allowed / "inside").mkdir(parents=True)
-    (allowed / "inside" / "file").write_text("from the host\n")
-    (allowed / "link").symlink_to(allowed / "inside")
-    server = make_server("--bind-allow", str(allowed)).start()
-    with server.client() as client:
-        bind = {"source": str(allowed / target), "target": "/bound"}
-        sandbox = client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[bind])
-        assert sandbox.run("cat /bound/file; touch /bound/new 2>/dev/null || echo read-only").text == "from the host\nread-only\n"
-        writable = client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[{**bind, "read_only": False}])
-        writable.run("echo from the sandbox > /bound/new")
-        assert (allowed / "inside" / "new").read_text() == "from the sandbox\n"
+@pytest.fixture(scope="module")
+def allowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory below which sandboxes may bind, with a link that stays in it and one that leaves it."""
+    base = tmp_path_factory.mktemp("binds")
+    for name in ("allowed/inside", "outside", "allowedbeside"):
+        (base / name).mkdir(parents=True)
+    (base / "allowed" / "inside" / "file").write_text("from the host\n")
+    (base / "allowed" / "link").symlink_to(base / "allowed" / "inside")
+    (base / "allowed" / "escape").symlink_to(base / "outside")
+    return base / "allowed"
+
+
+@pytest.fixture(scope="module")
+def binding(allowed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that lets sandboxes bind below `allowed`."""
+    server = Server(tmp_path_factory.mktemp("binding") / "data", "--bind-allow", str(allowed))
+    try:
+        yield server.start()
+    finally:
+        server.remove_all()
+
+
+@pytest.mark.parametrize("source", ["inside", "link"])
+def test_binds_are_mounted_from_allowed_directories(binding: Server, allowed: Path, source: str) -> None:
+    bind = {"source": str(allowed / source), "target": "/bound"}
+    with binding.client() as client:
+        with client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[bind]) as sandbox:
+            assert sandbox.run("cat /bound/file; touch /bound/new 2>/dev/null || echo read-only").text == "from the host\nread-only\n"
+        with client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[{**bind, "read_only": False}]) as sandbox:
+            sandbox.run(f"echo from the sandbox > /bound/{source}")
+    assert (allowed / "inside" / source).read_text() == "from the sandbox\n"
 
 
 @pytest.mark.parametrize("source", ["/etc", "ALLOWED/../outside", "ALLOWED/escape", "ALLOWEDbeside", "/var/run/docker.sock", "/"])
-def test_binds_from_elsewhere_are_refused(make_server: Callable[..., Server], tmp_path: Path, source: str) -> None:
-    allowed = tmp_path / "allowed"
-    allowed.mkdir()
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "allowedbeside").mkdir()
-    (allowed / "escape").symlink_to(tmp_path / "outside")
-    server = make_server("--bind-allow", str(allowed)).start()
-    with server.client() as client, pytest.raises(RemoteEnvError, match="bind-allow"):
-        client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[{"source": source.replace("ALLOWED", str(allowed)), "target": "/x"}])
-    assert server.containers() == []
+def test_binds_from_elsewhere_are_refused(binding: Server, allowed: Path, source: str) -> None:
+    bind = {"source": source.replace("ALLOWED", str(allowed)), "target": "/bound"}
+    with binding.client() as client, pytest.raises(RemoteEnvError, match="bind-allow"):
+        client.create_sandbox(BUSYBOX, memory_bytes=SMALL, binds=[bind])
+    assert binding.containers() == []
