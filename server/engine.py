@@ -205,7 +205,8 @@ class Engine:
             host_config = api.create_host_config(
                 mounts=[
                     Mount(MOUNT_POINT, str(link_directory), type="bind", read_only=True),
-                    *(Mount(b.target, b.source, type="bind", read_only=b.read_only) for b in spec.binds),
+                    # Resolved, as it was checked: a symlink in a writable bind could be changed in between.
+                    *(Mount(b.target, os.path.realpath(b.source), type="bind", read_only=b.read_only) for b in spec.binds),
                 ],
                 cap_drop=["ALL"],
                 cap_add=list(CAPABILITIES),

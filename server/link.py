@@ -35,7 +35,8 @@ SUPPORTED_VERSIONS = frozenset({messages.LINK_VERSION})
 """Link versions that this server speaks: its own, and those of inits that were started by servers before it."""
 
 _STRANGERS = 4  # connections at once that have not said hello yet
-_ACCEPT_PAUSE_S = 1.0
+_ACCEPT_PAUSE_S = 1.0  # seconds without descriptors to spare
+_STRANGER_PAUSE_S = 0.05
 _HELLO_S = 10.0  # seconds for a connection to say hello
 _PACKETS_AT_ONCE = 64  # read from one link before others get their turn
 _RETRY_S = 0.02  # seconds after ETOOMANYREFS: descriptors in flight are over the user's limit (unix(7))
@@ -79,6 +80,11 @@ def close_all(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
+def peer_pid(sock: socket.socket) -> int:
+    """Who connected (unix(7), SO_PEERCRED), by its pid in our namespace."""
+    return int(_PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))[0])
+
+
 class Link:
     """One connection of one init."""
 
@@ -95,7 +101,7 @@ class Link:
         self.version = 0
         self.open = True
         self.welcomed = False
-        self._pid = _PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))[0]
+        self._pid = peer_pid(sock)
         self._deadline = self._loop.call_later(_HELLO_S, self.close, "no hello came")
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -258,10 +264,8 @@ class Link:
             self._owner.on_hello(self, self._hello, pipes)
 
     def _identify(self, hello: Hello) -> None:
-        expected, secret = self._owner.expected_pid(), self._owner.known_secret()
-        # A peer outside our pid namespace shows as pid 0 (pid_namespaces(7)): then the secret alone decides.
-        other_pid = self._pid != 0 and expected is not None and self._pid != expected
-        if other_pid or (secret is not None and hello.secret != secret):
+        secret = self._owner.known_secret()
+        if secret is not None and hello.secret != secret:
             pid = self._pid
             self.close("it is not the init of this sandbox")
             self._owner.on_stranger(pid)
@@ -349,14 +353,25 @@ class Listener:
         except OSError as error:
             # No descriptors, say: the connection stays, and would be told of again and again.
             log.error("no connection can be taken: %s; trying again in %s s", error, _ACCEPT_PAUSE_S)
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
+            self._pause(_ACCEPT_PAUSE_S)
+            return
+        pid, expected = peer_pid(sock), self._owner.expected_pid()
+        # A peer outside our pid namespace shows as pid 0 (pid_namespaces(7)): then its hello's secret decides.
+        if pid != 0 and expected is not None and pid != expected:
+            sock.close()
+            self._pause(_STRANGER_PAUSE_S)
+            self._owner.on_stranger(pid)
             return
         sock.setblocking(False)
         if sum(not link.welcomed for link in self._links) >= _STRANGERS:
             sock.close()
             return
         self._links.add(Link(sock, self._owner, self._links.discard))
+
+    def _pause(self, seconds: float) -> None:
+        """Take no connection for a while: nothing in a sandbox sets the pace of this process."""
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.call_later(seconds, self._accept_again)
 
     def _accept_again(self) -> None:
         if self._sock.fileno() >= 0:

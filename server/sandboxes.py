@@ -425,6 +425,7 @@ def _since(sandbox: LiveSandbox) -> float:
 
 
 def _install(init: Path, directory: Path) -> None:
-    directory.mkdir(mode=0o755, exist_ok=True)
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)  # whatever the umask: with remapped users, root of the sandbox is nobody here
     shutil.copyfile(init, directory / "init")
     (directory / "init").chmod(0o755)

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -61,8 +61,7 @@ def command(
     turns errors into a line and an exit code. `runs_commands`: with the exit codes of `run` and `exec`."""
 
     def decorate(function: Function) -> Function:
-        hints = get_type_hints(function, include_extras=True)
-        own = list(inspect.signature(function).parameters.values())[1:]
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
         def call(ctx: typer.Context, *, url: str | None, token_file: str | None, as_json: bool, **options: Any) -> None:
             before: Invocation = ctx.obj or Invocation()
@@ -73,7 +72,7 @@ def command(
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
-        parameters += [parameter.replace(kind=keyword, annotation=hints[parameter.name]) for parameter in own]
+        parameters += [parameter.replace(kind=keyword) for parameter in own]
         parameters += [inspect.Parameter(each, keyword, default=default, annotation=kind) for each, (kind, default) in _SHARED.items()]
         # Typer reads a command's options off its signature.
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

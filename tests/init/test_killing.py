@@ -331,7 +331,7 @@ def test_background_process_neither_delays_the_ending_nor_dies_of_it(init: Init)
     # It writes far more than a pipe holds, to a pipe that nobody reads any more; only then it reports.
     code = f"import os; [os.write(1, b'x' * 65536) for _ in range(64)]; open('{report}.new', 'w').write('whole')"
     os.mkfifo(init.directory / "gate")
-    background = f"read line < gate; python3 -c \"{code}\"; mv {report}.new {report}; sleep 1000"
+    background = f'read line < gate; python3 -c "{code}"; mv {report}.new {report}; sleep 1000'
     run = server.run(f"echo begun; ({background}) & exit 3", workdir=str(init.directory))
     server.ended(run)
     assert run.exit_code == 3

@@ -157,9 +157,7 @@ def test_init_waits_for_a_server_that_comes_late(start_init: Callable[..., Init]
     assert init.server.do("echo here").text == "here\n"
 
 
-def test_incarnation_and_secret_stay_over_links_and_differ_between_inits(
-    start_init: Callable[..., Init], sanitized_binary: Path
-) -> None:
+def test_incarnation_and_secret_stay_over_links_and_differ_between_inits(start_init: Callable[..., Init], sanitized_binary: Path) -> None:
     first, second = start_init(sanitized_binary), start_init(sanitized_binary)
     hello, other = first.server.connect(), second.server.connect()
     first.server.hang_up()
@@ -269,9 +267,7 @@ def test_ack_makes_room_in_a_full_table(start_init: Callable[..., Init], small_t
 # -------------------------------------------------------------------------------------------------------- the day clock
 
 
-def test_init_without_a_server_ends_its_sandbox_when_its_clock_runs_out(
-    start_init: Callable[..., Init], sanitized_binary: Path
-) -> None:
+def test_init_without_a_server_ends_its_sandbox_when_its_clock_runs_out(start_init: Callable[..., Init], sanitized_binary: Path) -> None:
     init = start_init(sanitized_binary)
     init.server.welcome_ms = 100
     init.server.connect()
@@ -297,9 +293,7 @@ def test_day_clock_rests_while_the_link_is_up_and_starts_anew_with_each_welcome(
     assert server.connect().highest == 1
 
 
-def test_connection_without_a_welcome_does_not_stop_the_day_clock(
-    start_init: Callable[..., Init], sanitized_binary: Path
-) -> None:
+def test_connection_without_a_welcome_does_not_stop_the_day_clock(start_init: Callable[..., Init], sanitized_binary: Path) -> None:
     init = start_init(sanitized_binary)
     init.server.welcome_ms = 200
     init.server.connect()
