@@ -93,8 +93,8 @@ def test_stranger_on_the_socket_is_refused_and_the_link_is_unharmed(server: Serv
     running = debian.start("echo begun; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo done")
     epoch = debian.epoch
     said = debian.run(["python3", "-c", STRANGER], user=user).text
-    # Root is cut off by the server; whether others come that far is the directory's mode.
-    assert "answer b''" in said or "Connection reset" in said or (user != "root" and "Permission" in said)
+    # It is cut off before, or while, it says its first word; whoever it is.
+    assert any(words in said for words in ("answer b''", "Connection reset", "Broken pipe"))
     if user == "root":
         until(lambda: "a stranger on the link" in server.log.read_text(), "the log tells of it")
     debian.run("touch /tmp/go")
