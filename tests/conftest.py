@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from remote_env import Client, Sandbox
 from tests.support.server import BUSYBOX, SMALL, Server
 
 pytest_plugins = ["tests.engine_fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _client_log_as_it_was() -> Iterator[None]:
+    """What a test asks of the client's logger (REMOTE_ENV_DEBUG, the command line) must not outlive it."""
+    log = logging.getLogger("remote_env")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
