@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 
 import docker
 import requests
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+import urllib3
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound, StreamParseError
 from docker.types import Healthcheck, LogConfig, Mount
 from docker.utils import kwargs_from_env, parse_repository_tag
 
@@ -37,8 +38,12 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID",
 """What must stay for apt-get install, pip, git, su and test suites to work as root in a sandbox (tried one by one)."""
 
 _THREADS = 16
+_PULLS = 8  # at once; a pull takes minutes, so it must not take the place of other calls
 _CALL_S = 60  # seconds for one answer of the engine
 _FOR_EVER_S = 10**8  # seconds without an event are no failure
+
+_BROKEN = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, StreamParseError, OSError)
+"""What a call to an engine that goes away ends with. The SDK reads streams past requests, so urllib3's errors come too."""
 
 T = TypeVar("T")
 
@@ -90,9 +95,14 @@ class Engine:
         self._url = url
         self._instance_id = instance_id
         self._slots = asyncio.Semaphore(_THREADS)
+        self._pull_slots = asyncio.Semaphore(_PULLS)
         self._api: docker.APIClient | None = None
 
     async def _call(self, function: Callable[[docker.APIClient], T]) -> T:
+        async with self._slots:
+            return await self._in_thread(function)
+
+    async def _in_thread(self, function: Callable[[docker.APIClient], T]) -> T:
         """Carry out one call in a thread of its own: a daemon, since a call to a hung engine must not hold this process
         when it stops (a pool's threads would)."""
         loop = asyncio.get_running_loop()
@@ -111,9 +121,8 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, settling)
 
-        async with self._slots:
-            threading.Thread(target=work, name="engine", daemon=True).start()
-            return await answer
+        threading.Thread(target=work, name="engine", daemon=True).start()
+        return await answer
 
     def _guarded(self, function: Callable[[docker.APIClient], T]) -> T:
         """Engine's and transport's errors as ours."""
@@ -126,7 +135,7 @@ class Engine:
         except APIError as error:
             code = "engine_unavailable" if error.is_server_error() and _unavailable(error) else "invalid"
             raise EngineError(code, _explain(error)) from error
-        except (DockerException, requests.RequestException, OSError) as error:
+        except _BROKEN as error:
             raise EngineError("engine_unavailable", f"the container engine does not answer: {error}") from error
 
     def _client(self) -> docker.APIClient:
@@ -186,7 +195,8 @@ class Engine:
                 loop.call_soon_threadsafe(progress, " ".join(filter(None, (line.get("status"), line.get("progress")))))
 
         try:
-            await asyncio.wait_for(self._call(run), timeout_s)
+            async with self._pull_slots:
+                await asyncio.wait_for(self._in_thread(run), timeout_s)
         except asyncio.TimeoutError:
             raise EngineError("image_not_found", f"{name} was not pulled within {timeout_s:.0f} s") from None
         except NotFound as error:
@@ -316,7 +326,7 @@ class Engine:
             on_up()
             for event in events:
                 yield event["Actor"]["Attributes"].get(SANDBOX_LABEL, "")
-        except (DockerException, requests.RequestException, OSError) as error:
+        except _BROKEN as error:
             raise EngineError("engine_unavailable", str(error)) from error
 
 

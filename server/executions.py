@@ -55,6 +55,7 @@ class Executions:
         self.on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._to_wipe: list[str] = []
+        self._wipe_timer: asyncio.TimerHandle | None = None
         self.wiped = True  # something was wiped that the write-ahead log may still hold, perhaps by a server before this one
 
     # -------------------------------------------------------------------------------------------- accepting
@@ -79,6 +80,7 @@ class Executions:
         spec_hash: bytes | None, secrets: dict[str, Any] | None,
     ) -> LiveExecution:  # fmt: skip
         assert sandbox.epoch is not None
+        self._spool.remove(execution_id)  # the id is unknown here: what lies there is of a journal that was lost
         now = time.time()
         row = ExecutionRow(
             execution_id, sandbox.id, sandbox.highest + 1, sandbox.epoch, sandbox.run_id, kind, spec, spec_hash, secrets,
@@ -378,13 +380,20 @@ class Executions:
         """It has started, so its environment and stdin are of no more use here."""
         live.secrets = None
         if not self._to_wipe:
-            self._loop.call_later(_WIPE_S, self._wipe)
+            self._wipe_timer = self._loop.call_later(_WIPE_S, self._wipe)
         self._to_wipe.append(live.id)
 
     def _wipe(self) -> None:
         ids, self._to_wipe = self._to_wipe, []
         self._commit(self._journal.wipe_secrets, ids)
         self.wiped = True
+
+    def close(self) -> None:
+        """Before the journal is closed: nothing is written afterwards."""
+        if self._wipe_timer is not None:
+            self._wipe_timer.cancel()
+        if self._to_wipe:
+            self._wipe()
 
 
 def _output_facts(kept: Kept, sha256: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from server.machines.sandbox import State
 log = logging.getLogger("server.leases")
 
 _LOOK_S = 1.0  # seconds between looks; a lease may run over by this much
-_SUSPENDED_S = 5.0  # seconds that the clocks must drift apart to call it a suspend
+_SUSPENDED_S = 5.0  # seconds that a look must be late, or the clocks drift apart, to call it a suspend
 
 
 class Leases:
@@ -30,6 +30,7 @@ class Leases:
         self._renewed: dict[str, float] = {}
         self._began = self._loop.time()  # FRESHLEASE: nobody could renew before
         self._slept = _suspended_s()
+        self._looked = self._began
         self._timer = self._loop.call_later(_LOOK_S, self._look)
 
     def renew(self, run_id: str) -> None:
@@ -47,12 +48,12 @@ class Leases:
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(_LOOK_S, self._look)
-        slept = _suspended_s()
-        if slept - self._slept > _SUSPENDED_S:
-            log.info("the machine was suspended for %.0f s; every lease gets a new term", slept - self._slept)
-            self._began = self._loop.time()
-        self._slept = slept
-        now = self._loop.time()
+        slept, now = _suspended_s(), self._loop.time()
+        away = max(slept - self._slept, now - self._looked - _LOOK_S)  # this process alone may have been stopped, too
+        if away > _SUSPENDED_S:
+            log.info("nobody could renew a lease for %.0f s; every lease gets a new term", away)
+            self._began = now
+        self._slept, self._looked = slept, now
         for sandbox in list(self._live.values()):
             if sandbox.state is State.RUNNING and self.term(sandbox).over(now):
                 log.info("lease over", extra={"sandbox_id": sandbox.id, "run_id": sandbox.run_id})

@@ -33,6 +33,8 @@ class Lifetime:
                 call()
 
     def restart(self, reason: str) -> None:
-        """Stop and start again in the same process: what memory holds can no longer be trusted (a failed commit)."""
-        self.restart_reason = self.restart_reason or reason
+        """Stop and start again in the same process: what memory holds can no longer be trusted (a failed commit). A server
+        that was told to stop does not start again."""
+        if not self.stopping:
+            self.restart_reason = reason
         self.stop()

@@ -378,7 +378,8 @@ class Listener:
             self.accept()
 
     def close(self) -> None:
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
         for link in list(self._links):
             link.close("the server ends it")

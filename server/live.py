@@ -60,6 +60,7 @@ class LiveSandbox:
     changed: Bell
     reason: str | None = None
     doomed: str | None = None  # why it is being given up: it takes no more work, and its init is not listened to
+    purge: bool = False  # its results are to be erased when it is removed
     container_id: str | None = None
     container_pid: int | None = None
     epoch: str | None = None

@@ -20,6 +20,7 @@ from server import logs, tls
 from server.app import create_app
 from server.auth import Auth
 from server.datadir import CannotStart, DataDirLock, read_or_make_token, readable_by_others
+from server.journal import JournalError
 from server.lifetime import Lifetime
 from server.listen import BACKLOG, CannotListen, bind, is_loopback
 from server.metrics import Metrics
@@ -55,7 +56,7 @@ def serve(settings: Settings, make_services: MakeServices | None = None) -> int:
         _raise_open_files()
         lock = DataDirLock(settings.data_dir)
         uvloop.run(_run(settings, make_services or _world, lifetime, writer))
-    except (CannotStart, CannotListen) as error:
+    except (CannotStart, CannotListen, JournalError) as error:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
     except Exception as error:

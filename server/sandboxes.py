@@ -14,7 +14,7 @@ from server.engine import Engine, EngineError, Image, Limits
 from server.executions import Executions
 from server.failpoints import failpoint
 from server.hellos import SandboxLink
-from server.initbuild import init_path
+from server.initbuild import InitUnavailable, init_path
 from server.journal import Journal, SandboxRow
 from server.link import Listener
 from server.live import LiveSandbox
@@ -32,6 +32,7 @@ _HELLO_LOOK_S = 1.0  # seconds between looks whether that container still runs
 _LAST_WORDS_S = 5.0  # seconds for a link to end after its container was removed
 _REHELLO_S = 2.0  # seconds for an init to come back before a removal that a restart interrupted goes on
 _RETRY_S = (0.05, 10.0)  # seconds between looks at a container without a link, first and most
+_STOP_S = 60.0  # seconds for a stopping server to remove its sandboxes; an engine that hangs must not hold it for ever
 _ENGINE_BREAK_S = 1.0  # seconds in which an engine that stops its containers goes away itself
 
 
@@ -65,6 +66,7 @@ class Sandboxes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: set[str] = set()
         self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._pulling: set[str] = set()  # the sandboxes that wait for a pull
         self.stopping = False
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
@@ -100,13 +102,12 @@ class Sandboxes:
             await self._make(sandbox, spec, image)
             log.info("sandbox running", extra={"sandbox_id": sandbox.id, "image": spec.image, "elapsed_s": _since(sandbox)})
         except (EngineError, OSError, CreationFailed, asyncio.CancelledError) as error:
-            if self.stopping:
-                return  # the next server ends it
-            sandbox.reason = _creation_reason(error)
+            if self.stopping or sandbox.state is State.RUNNING:
+                return  # the next server ends it; or its init came while the engine stumbled: it is made
+            sandbox.reason = sandbox.doomed = _creation_reason(error)  # an init that comes now comes too late
             log.warning("sandbox failed", extra={"sandbox_id": sandbox.id, "reason": sandbox.reason})
             if sandbox.state is State.CREATING:
-                await self._until_done(lambda: self._remove_container(sandbox))
-                self._over(sandbox, rules.after(sandbox.state, Happening.CREATION_FAILED))
+                await self._fail(sandbox)
         finally:
             sandbox.progress = None
             sandbox.changed.ring()
@@ -137,7 +138,11 @@ class Sandboxes:
             task = self._pulls[key] = self._loop.create_task(pull)
             task.add_done_callback(lambda _: self._pulls.pop(key, None))
         sandbox.progress = f"pulling {spec.image}"
-        await asyncio.shield(task)
+        self._pulling.add(sandbox.id)
+        try:
+            await asyncio.shield(task)
+        finally:
+            self._pulling.discard(sandbox.id)
 
     async def _make(self, sandbox: LiveSandbox, spec: SandboxSpec, image: Image) -> None:
         sandbox.progress = "starting the container"
@@ -178,7 +183,7 @@ class Sandboxes:
         )
 
     def _still_wanted(self, sandbox: LiveSandbox) -> None:
-        if sandbox.state is not State.CREATING:
+        if sandbox.state not in (State.CREATING, State.RUNNING):
             raise CreationFailed("removed: it was removed while it was being made")
 
     def link_directory(self, sandbox_id: str) -> Path:
@@ -187,7 +192,10 @@ class Sandboxes:
     async def _install_init(self, directory: Path) -> None:
         """The one thing that is mounted into a sandbox: the init, beside the socket."""
         info = await self._engine.info()
-        source = await asyncio.to_thread(init_path, str(info["Architecture"]))
+        try:
+            source = await asyncio.to_thread(init_path, str(info["Architecture"]))
+        except InitUnavailable as error:
+            raise CreationFailed(f"internal: {error}") from error
         await asyncio.to_thread(_install, source, directory)
 
     def listen(self, sandbox: LiveSandbox) -> None:
@@ -221,13 +229,14 @@ class Sandboxes:
             assert sandbox.listener is not None
             sandbox.listener.accept()
         if sandbox.state is State.REMOVING:
-            sandbox.work = self._spawn(self._remove(sandbox, purge=False, rehello_s=_REHELLO_S))
+            sandbox.work = self._spawn(self._remove(sandbox, rehello_s=_REHELLO_S))
         else:
             self.look_at(sandbox)
 
     async def _fail(self, sandbox: LiveSandbox) -> None:
         await self._until_done(lambda: self._remove_container(sandbox))
-        self._over(sandbox, rules.after(sandbox.state, Happening.CREATION_FAILED))
+        if sandbox.state is State.CREATING:  # else its removal was asked for meanwhile, and ends it
+            self._over(sandbox, rules.after(sandbox.state, Happening.CREATION_FAILED))
 
     # ------------------------------------------------------------------------------------------ life and death
 
@@ -301,18 +310,19 @@ class Sandboxes:
     # ------------------------------------------------------------------------------------------------ ending
 
     def remove(self, sandbox: LiveSandbox, reason: str, purge: bool = False) -> None:
-        """Begin the removal; done already, it changes nothing."""
+        """Begin the removal; done already, it changes nothing but whether to purge."""
+        sandbox.purge |= purge
         if sandbox.state is State.REMOVING:
             return
         before = sandbox.work
-        pulling = sandbox.container_id is None and before is not None and bool(self._pulls)
+        pulling = sandbox.id in self._pulling
         self._write(self._journal.sandbox_removing, sandbox.id, reason)
         sandbox.state, sandbox.reason = rules.after(sandbox.state, Happening.REMOVAL), reason
         if pulling and before is not None:
             before.cancel()
-        sandbox.work = self._spawn(self._remove(sandbox, purge, after=before))
+        sandbox.work = self._spawn(self._remove(sandbox, after=before))
 
-    async def _remove(self, sandbox: LiveSandbox, purge: bool, *, after: asyncio.Task[None] | None = None, rehello_s: float = 0.0) -> None:
+    async def _remove(self, sandbox: LiveSandbox, *, after: asyncio.Task[None] | None = None, rehello_s: float = 0.0) -> None:
         if after is not None:
             await asyncio.wait({after})
         if rehello_s and sandbox.listener is not None and sandbox.executions:
@@ -327,7 +337,7 @@ class Sandboxes:
         await self._last_words(sandbox)
         for live in list(sandbox.executions.values()):
             await self._executions.lose(live, "sandbox_removed")
-        if purge:
+        if sandbox.purge:
             self.purge(sandbox.id)
         log.info("sandbox removed", extra={"sandbox_id": sandbox.id, "reason": sandbox.reason})
         self._over(sandbox, rules.after(sandbox.state, Happening.CONTAINER_REMOVED))
@@ -367,11 +377,18 @@ class Sandboxes:
     # ----------------------------------------------------------------------------------------------- sweeping
 
     async def sweep(self) -> None:
-        """ORPHAN: containers that are labelled ours and that the journal does not have live are removed."""
+        """ORPHAN: containers that are labelled ours and that the journal does not have live are removed, and what a server
+        that died left of their directories."""
+        for directory in self._directory.iterdir():
+            if directory.name not in self.live:
+                shutil.rmtree(directory, ignore_errors=True)
         for container_id, sandbox_id in (await self._engine.ours()).items():
             if sandbox_id not in self.live:
                 log.warning("orphan removed", extra={"sandbox_id": sandbox_id, "container_id": container_id[:12]})
-                await self._engine.remove(container_id)
+                try:
+                    await self._engine.remove(container_id)
+                except EngineError as error:  # the others' turn is not to be held up by one
+                    log.warning("engine: %s; trying again", error.detail, extra={"container_id": container_id[:12]})
 
     # -------------------------------------------------------------------------------------------------- tasks
 
@@ -399,12 +416,23 @@ class Sandboxes:
         if remove:
             for sandbox in list(self.live.values()):
                 self.remove(sandbox, "server_stopped")
-            await asyncio.gather(*(s.work for s in list(self.live.values()) if s.work is not None))
-        self.stopping = True
+            if works := [s.work for s in self.live.values() if s.work is not None]:
+                _, late = await asyncio.wait(works, timeout=_STOP_S)
+                if late:
+                    log.warning("%d sandboxes could not be removed now; the next server does it", len(late))
         tasks = list(self._tasks)
+        self.stopping = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.cut()
+
+    def cut(self) -> None:
+        """Do and hear nothing more; what there is stays as it is. Where a commit failed, an ending that an init says again
+        would be acknowledged by what memory has, without being in the journal (ACKAFTER)."""
+        self.stopping = True
+        for task in list(self._tasks):
+            task.cancel()
         for sandbox in self.live.values():
             if sandbox.listener is not None:
                 sandbox.listener.close()

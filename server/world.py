@@ -28,7 +28,7 @@ from server import answers
 from server.api.services import OutputSlice
 from server.engine import Engine, EngineError
 from server.executions import Executions
-from server.journal import ExecutionRow, Journal, SandboxRow
+from server.journal import CommitFailed, ExecutionRow, Journal, JournalError, SandboxRow
 from server.leases import Leases
 from server.live import LiveExecution, LiveSandbox
 from server.machines import execution as execution_rules
@@ -91,9 +91,11 @@ class World:
         boot, before = _boot_id(), self._journal.meta("boot_id")
         for row in self._journal.live_sandboxes():
             self._sandboxes.restore(row, host_restarted=before is not None and before != boot)
-        self._journal.set_meta("boot_id", boot)
+        if before != boot:
+            self._journal.set_meta("boot_id", boot)
         self._watch = EngineWatch(self._engine, self._sandboxes.died, self._engine_back)
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        self._sweeper.add_done_callback(self._swept)
         log.info("ready", extra={"sandboxes": len(self._sandboxes.live), "executions": len(self._executions.live)})
 
     async def stop(self, remove_sandboxes: bool) -> None:
@@ -103,7 +105,8 @@ class World:
         self._watch.close()
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
-        await self._sandboxes.stop(remove_sandboxes)
+        await self._sandboxes.stop(remove_sandboxes and not self._fatal)
+        self._executions.close()
         self._journal.close()
 
     def end_waits(self) -> None:
@@ -115,6 +118,8 @@ class World:
             self._fatal = True
             log.critical("the server starts again: %s", error, exc_info=error)
             self._room.close()
+            self._leases.close()
+            self._sandboxes.cut()
             self._tell_fatal(error)
 
     async def _engine_broke(self, within_s: float) -> bool:
@@ -131,8 +136,15 @@ class World:
                 await self._sandboxes.sweep()
             except EngineError as error:
                 log.warning("no sweep: %s", error.detail)
-            await self._retire()
+            try:
+                await self._retire()
+            except (OSError, CommitFailed, JournalError) as error:
+                log.warning("nothing let go of: %s", error)  # memory knows nothing of it: the next time will do
             await asyncio.sleep(self._settings.sweep_every_s)
+
+    def _swept(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_fatal(error)
 
     async def _retire(self) -> None:
         """Let go of what is beyond retention, in small steps."""
@@ -143,8 +155,8 @@ class World:
             self._journal.expire(ids)
             await asyncio.sleep(0)
         if self._executions.wiped:
-            self._executions.wiped = False
             self._journal.checkpoint()
+            self._executions.wiped = False
 
     # ----------------------------------------------------------------------------------------------- sandboxes
 
