@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from remote_env.protocol import (
 from remote_env.version import __version__
 from server import answers
 from server.api.services import OutputSlice
+from server.default_sandbox import DefaultSandbox
 from server.engine import Engine, EngineError
 from server.executions import Executions
 from server.journal import CommitFailed, ExecutionRow, Journal, JournalError, SandboxRow
@@ -37,7 +38,8 @@ from server.metrics import Metrics
 from server.problems import ProblemError
 from server.sandboxes import Sandboxes
 from server.settings import Settings
-from server.spool import Spool, read
+from server.slices import ended_slice, running_slice, stable_bytes
+from server.spool import Spool
 from server.waits import Bell, WaitRoom
 from server.watch import EngineWatch
 
@@ -45,7 +47,7 @@ log = logging.getLogger("server.world")
 
 _GONE_LATELY_S = 600.0  # a lease answer tells of sandboxes that ended this lately
 _DISK_LOOK_S = 1.0
-_CHUNK = 1 << 20  # bytes of output in one piece of an answer
+_CREATE_MARGIN_S = 60.0  # beyond the pull, for the default sandbox to be made
 _BUSY_RETRY_S = 1.0
 
 
@@ -86,7 +88,7 @@ class World:
         )  # fmt: skip
         self._leases = Leases(self._sandboxes.live, self._lease_over)
         self._metrics.watch(running=lambda: len(self._executions.live), sandboxes=self._by_state)
-        self._default: asyncio.Task[tuple[str, str]] | None = None
+        self._default = DefaultSandbox(self._settings.default_image, self.instance_id, self._sandboxes.live, self._create_default)
         self._disk_at, self._disk_free = -1e9, 0
         boot, before = _boot_id(), self._journal.meta("boot_id")
         for row in self._journal.live_sandboxes():
@@ -391,81 +393,25 @@ class World:
     async def output(self, eid: str, epoch: str, start: int, end: int | None, wait_s: float) -> OutputSlice:
         live, row = self._find(eid, epoch)
         if live is not None:
-            await self._wait(live.moved, lambda: live.ended_at is not None or _stable(live) > start, wait_s)
+            await self._wait(live.moved, lambda: live.ended_at is not None or stable_bytes(live) > start, wait_s)
             if live.ended_at is None:
-                return self._running_output(live, start, end)
+                return running_slice(live, start, end)
             final = live.final
         else:
             assert row is not None
             final = row.final
         assert final is not None
-        kept = answers.kept_of(final)
-        state = "abandoned" if final["outcome"]["kind"] == "not_run" else "ended"
-        last = kept.size if end is None else min(end, kept.size)
-        path = self._spool.path(eid)
-        if kept.size and not path.exists():
-            raise ProblemError("gone", f"the output of execution {eid} was purged", id=eid)
-
-        async def chunks() -> AsyncIterator[bytes]:
-            at = start
-            while at < last:
-                piece = await asyncio.to_thread(read, path, kept, at, min(at + _CHUNK, last))
-                if not piece:
-                    raise OSError(f"the spool file of {eid} is shorter than its output")
-                yield piece
-                at += len(piece)
-
-        return OutputSlice(state=state, total=kept.size, start=start, end=max(start, last), chunks=chunks())
-
-    def _running_output(self, live: LiveExecution, start: int, end: int | None) -> OutputSlice:
-        """While it runs only the head is served: its place in the kept output will not change any more."""
-        stable = _stable(live)
-        last = stable if end is None else min(end, stable)
-        state = "running" if live.machine.state is not execution_rules.State.WAITING else "accepted"
-        file = live.spool_file
-
-        async def chunks() -> AsyncIterator[bytes]:
-            if file is not None and start < last:
-                kept = file.kept()
-                at = start
-                while at < last:
-                    piece = read(file.path, kept, at, min(at + _CHUNK, last))
-                    yield piece
-                    at += len(piece)
-
-        return OutputSlice(state=state, total=None, start=start, end=max(start, last), chunks=chunks())
+        return ended_slice(self._spool, eid, final, start, end)
 
     # ------------------------------------------------------------------------------------------------- the rest
 
     async def default_sandbox(self) -> tuple[str, str]:
-        """The shared sandbox of POST /execute, made at its first use."""
-        image = self._settings.default_image
-        if image is None:
-            raise ProblemError("invalid", "sandbox: name one, or start the server with --default-image IMAGE")
-        if self._default is None or (self._default.done() and not self._default_lives()):
-            self._default = asyncio.create_task(self._make_default(image))
-        return await asyncio.shield(self._default)
+        """Id and epoch of the shared sandbox of POST /execute."""
+        return await self._default.get()
 
-    def _default_lives(self) -> bool:
-        if self._default is None or self._default.cancelled() or self._default.exception() is not None:
-            return False
-        sandbox = self._sandboxes.live.get(self._default.result()[0])
-        return sandbox is not None and sandbox.takes_work
-
-    async def _make_default(self, image: str) -> tuple[str, str]:
-        for live in self._sandboxes.live.values():
-            if live.run_id == self._default_run and live.image == image and live.takes_work and live.epoch is not None:
-                return live.id, live.epoch
-        spec = SandboxSpec(id=new_id(), image=image, run_id=self._default_run, lease_s=_FOR_EVER_S)
-        sandbox, _ = await self.create_sandbox(spec, self._settings.pull_timeout_s + 60)
-        if sandbox.epoch is None:
-            code, _, detail = (sandbox.reason or "internal: it was not made").partition(": ")
-            raise ProblemError(code if code in ("image_not_found", "engine_unavailable") else "internal", detail, id=sandbox.id)
-        return sandbox.id, sandbox.epoch
-
-    @property
-    def _default_run(self) -> str:
-        return f"default-{self.instance_id}"
+    async def _create_default(self, spec: SandboxSpec) -> Sandbox:
+        sandbox, _ = await self.create_sandbox(spec, self._settings.pull_timeout_s + _CREATE_MARGIN_S)
+        return sandbox
 
     async def health(self) -> Health:
         try:
@@ -487,14 +433,6 @@ class World:
                 "free_disk_bytes": self._spool.free_bytes(), "min_free_disk_bytes": self._settings.min_free_disk_bytes,
             },
         )  # fmt: skip
-
-
-_FOR_EVER_S = 10 * 365 * 86400.0
-
-
-def _stable(live: LiveExecution) -> int:
-    """Bytes at the beginning of a running execution's output that will be kept whatever comes."""
-    return 0 if live.spool_file is None else min(live.spool_file.kept().head, live.output_limit // 2)
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:
