@@ -349,7 +349,8 @@ class Sandboxes:
             self._spool.remove(row.id)
 
     async def _remove_container(self, sandbox: LiveSandbox) -> None:
-        found = await self._engine.find(sandbox.id)
+        found = None if sandbox.container_id is None else await self._engine.inspect(sandbox.container_id)
+        found = found or await self._engine.find(sandbox.id)  # made by a call whose answer was lost, say
         if found is not None:
             await self._engine.remove(found.id)
 

@@ -1,0 +1,260 @@
+"""Sandboxes whose making fails, is overtaken by their removal or by their init, with an engine that answers when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_env.protocol import SandboxSpec
+from server import sandboxes as module
+from server.engine import Container, EngineError, Image
+from server.executions import Executions
+from server.initbuild import InitUnavailable
+from server.journal import Journal
+from server.live import LiveSandbox
+from server.machines.sandbox import State
+from server.metrics import Metrics
+from server.sandboxes import Sandboxes
+from server.settings import Settings
+from server.spool import Spool
+from server.waits import WaitRoom
+from tests.unit.core.fake_init import PATIENCE_S, FakeInit, hello
+
+SANDBOX = "sandbox-1"
+
+
+class Engine:
+    """One container, whose init is this process."""
+
+    def __init__(self) -> None:
+        self.exists = False
+        self.running = True
+        self.started = asyncio.Event()
+        self.removing = asyncio.Event()  # a removal was asked for
+        self.may_remove = asyncio.Event()
+        self.may_remove.set()
+        self.found: dict[str, str] = {}
+        self.removed: list[str] = []
+        self.stuck: set[str] = set()
+
+    async def image(self, name: str) -> Image:
+        return Image("sha256:1", (), "", "/")
+
+    async def info(self) -> dict[str, Any]:
+        return {"Architecture": "x86_64"}
+
+    async def host_path(self, path: Path) -> Path:
+        return path
+
+    async def create(self, *_: object) -> str:
+        self.exists = True
+        return "c0ffee"
+
+    async def start(self, container_id: str) -> Container:
+        self.started.set()
+        return self._container(container_id)
+
+    async def inspect(self, container_id: str) -> Container | None:
+        return self._container(container_id) if self.exists else None
+
+    async def find(self, sandbox_id: str) -> Container | None:
+        return await self.inspect("c0ffee")
+
+    async def remove(self, container_id: str) -> None:
+        self.removing.set()
+        await self.may_remove.wait()
+        if container_id in self.stuck:
+            raise EngineError("invalid", "device or resource busy")
+        self.exists = False
+        self.removed.append(container_id)
+
+    async def ours(self) -> dict[str, str]:
+        return self.found
+
+    def _container(self, container_id: str) -> Container:
+        return Container(container_id, self.running, os.getpid(), 0, {})
+
+
+class Stage:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.fatal: list[BaseException] = []
+        self.engine = Engine()
+        self.room = WaitRoom()
+        self.journal = Journal(directory / "journal.sqlite3")
+        self.spool = Spool(directory / "spool")
+        executions = Executions(self.journal, self.spool, Metrics(), self.room, key=b"key", drain_grace_s=0.2, on_fatal=self.fatal.append)
+        self.sandboxes = Sandboxes(
+            settings=Settings(data_dir=directory), journal=self.journal, engine=self.engine,  # type: ignore[arg-type]
+            executions=executions, spool=self.spool, room=self.room, directory=directory / "sandboxes",
+            engine_broke=self._engine_broke, on_fatal=self.fatal.append,
+        )  # fmt: skip
+
+    async def _engine_broke(self, within_s: float) -> bool:
+        return False
+
+    def create(self) -> LiveSandbox:
+        return self.sandboxes.create(SandboxSpec(id=SANDBOX, image="busybox", run_id="run-00001"), b"hash")
+
+    async def over(self, sandbox: LiveSandbox) -> None:
+        while sandbox.id in self.sandboxes.live:
+            await sandbox.changed.wait(PATIENCE_S)
+
+
+def play(directory: Path, scene: Callable[[Stage], Awaitable[None]]) -> None:
+    async def main() -> None:
+        stage = Stage(directory)
+        await asyncio.wait_for(scene(stage), 60)
+        await stage.sandboxes.stop(False)
+        assert stage.fatal == []
+
+    asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def an_init_that_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    init = tmp_path / "init"
+    init.write_bytes(b"")
+    monkeypatch.setattr(module, "init_path", lambda _: init)
+    monkeypatch.setattr(module, "_HELLO_LOOK_S", 0.01)
+
+
+def test_an_init_that_comes_after_its_sandbox_failed_is_not_taken(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.engine.running = False  # as a slow engine may say it
+        stage.engine.may_remove.clear()
+        sandbox = stage.create()
+        await stage.engine.removing.wait()
+        init = FakeInit(stage.sandboxes.link_directory(SANDBOX))
+        init.say(hello())
+        assert await init.closed()
+        stage.engine.may_remove.set()
+        await stage.over(sandbox)
+        row = stage.journal.sandbox(SANDBOX)
+        assert row is not None and (row.state, row.epoch) == ("failed", None)
+        init.close()
+
+    play(tmp_path, scene)
+
+
+def test_a_sandbox_whose_init_came_while_the_engine_stumbled_is_made(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        asked, answers = asyncio.Event(), asyncio.Event()
+
+        async def inspect(container_id: str) -> Container | None:
+            asked.set()
+            await answers.wait()
+            raise EngineError("engine_unavailable", "it is being restarted")
+
+        stage.engine.inspect = inspect  # type: ignore[method-assign]
+        sandbox = stage.create()
+        await asked.wait()
+        init = FakeInit(stage.sandboxes.link_directory(SANDBOX))
+        init.say(hello())
+        await asyncio.wait_for(sandbox.linked.wait(), PATIENCE_S)
+        answers.set()
+        assert sandbox.work is not None
+        await sandbox.work
+        assert (sandbox.state, sandbox.reason, sandbox.takes_work) == (State.RUNNING, None, True)
+        init.close()
+
+    play(tmp_path, scene)
+
+
+def test_a_sandbox_removed_while_its_failure_is_tidied_up_is_over_once(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.engine.running = False
+        stage.engine.may_remove.clear()
+        sandbox = stage.create()
+        await stage.engine.removing.wait()
+        stage.sandboxes.remove(sandbox, "removed")
+        overs: list[str] = []
+        over = stage.journal.sandbox_over
+
+        def watched(sid: str, state: str, reason: str | None, at: float) -> None:
+            overs.append(state)
+            over(sid, state, reason, at)
+
+        stage.journal.sandbox_over = watched  # type: ignore[method-assign]
+        stage.engine.may_remove.set()
+        await stage.over(sandbox)
+        assert sandbox.work is not None
+        await sandbox.work
+        assert overs == ["removed"]
+
+    play(tmp_path, scene)
+
+
+def test_a_purge_asked_for_during_a_removal_is_carried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    purged: list[str] = []
+    monkeypatch.setattr(Sandboxes, "purge", lambda _, sid: purged.append(sid))
+
+    async def scene(stage: Stage) -> None:
+        sandbox = stage.create()
+        stage.sandboxes.remove(sandbox, "lease_over")
+        stage.sandboxes.remove(sandbox, "removed", purge=True)
+        await stage.over(sandbox)
+        assert purged == [SANDBOX]
+
+    play(tmp_path, scene)
+
+
+def test_a_machine_that_there_is_no_init_for_fails_the_sandbox_not_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(_: str) -> Path:
+        raise InitUnavailable("there is no init for riscv64")
+
+    monkeypatch.setattr(module, "init_path", unavailable)
+
+    async def scene(stage: Stage) -> None:
+        await stage.over(stage.create())
+        row = stage.journal.sandbox(SANDBOX)
+        assert row is not None and (row.state, row.reason) == ("failed", "internal: there is no init for riscv64")
+
+    play(tmp_path, scene)
+
+
+def test_one_container_that_cannot_be_removed_does_not_hold_up_the_other_orphans(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.engine.found = {"one": "sandbox-a", "two": "sandbox-b", "three": "sandbox-c"}
+        stage.engine.stuck = {"one"}
+        await stage.sandboxes.sweep()
+        assert stage.engine.removed == ["two", "three"]
+
+    play(tmp_path, scene)
+
+
+def test_a_stop_that_takes_sandboxes_along_is_not_held_for_ever_by_an_engine_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STOP_S", 0.05)
+
+    async def scene(stage: Stage) -> None:
+        stage.engine.running = False
+        stage.engine.may_remove.clear()
+        stage.create()
+        await stage.engine.removing.wait()
+        await stage.sandboxes.stop(True)
+        row = stage.journal.sandbox(SANDBOX)
+        assert row is not None and row.state == "removing"  # the next server goes on with it
+
+    play(tmp_path, scene)
+
+
+def test_a_container_that_was_given_another_name_is_removed_all_the_same(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        async def find(sandbox_id: str) -> Container | None:
+            return None
+
+        stage.engine.find = find  # type: ignore[method-assign]
+        sandbox = stage.create()
+        await stage.engine.started.wait()
+        stage.sandboxes.remove(sandbox, "removed")
+        await stage.over(sandbox)
+        assert stage.engine.removed == ["c0ffee"]
+
+    play(tmp_path, scene)
