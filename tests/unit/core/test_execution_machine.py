@@ -81,7 +81,6 @@ PLAIN: dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]] = {
     (D, CancelRequested): (D, ()),
     (D, ListedEnded): (D, ()),
     (E, CancelRequested): (E, ()),
-    (E, ListedEnded): (E, (ACK,)),
 }
 
 # Where the flag is set, and where the row is a fence, these differ.
