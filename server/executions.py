@@ -106,11 +106,12 @@ class Executions:
         default = ExecutionSpec.model_fields
         timeout_s = float(spec.get("timeout_s", default["timeout_s"].default))
         grace_s = float(spec.get("grace_s", default["grace_s"].default))
+        limit_s = timeout_s + grace_s + _DEADLINE_MARGIN_S
         idle_s = spec.get("idle_timeout_s")
         live = LiveExecution(
             id=row.id, number=row.number, sandbox=sandbox, machine=rules.ExecutionMachine(row.kind, row.cancelling),
             spec=row.spec, spec_hash=row.spec_hash, secrets=row.secrets, accepted_at=row.accepted_at,
-            deadline=self._loop.time() + row.accepted_at - time.time() + timeout_s + grace_s + _DEADLINE_MARGIN_S,
+            deadline=self._loop.time() + row.accepted_at - time.time() + limit_s, limit_s=limit_s,
             output_limit=int(spec.get("output_limit_bytes", default["output_limit_bytes"].default)),
             ended=Bell(self._room), moved=Bell(self._room), activity_every=None if idle_s is None else idle_s / 4,
         )  # fmt: skip
@@ -247,6 +248,8 @@ class Executions:
             return
         if live.spool_file is None:
             live.spool_file = self._spool.open(live.id, live.output_limit)
+        if live.started_at is not None:  # its clocks run from here; it may have waited for its turn
+            live.deadline = max(live.deadline, self._loop.time() + live.started_at - time.time() + live.limit_s)
         pipe, live.handed_over = live.handed_over, None
         live.reader = OutputReader(pipe, live.spool_file, lambda: self._on_output(live), self.on_fatal)
         if live.secrets is not None:

@@ -33,6 +33,7 @@ class LiveExecution:
     output_limit: int
     ended: Bell
     moved: Bell  # output came
+    limit_s: float = 0.0  # from its start to that deadline
     spool_file: SpoolFile | None = None
     reader: OutputReader | None = None
     handed_over: int | None = None  # a read end that came with the message now being handled
