@@ -3,6 +3,8 @@
 ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS build
+# So that what a rebuild leaves untagged can be told from other images, and pruned.
+LABEL remote-env.image=server
 WORKDIR /src
 COPY . .
 # A wheelhouse in the build context (scripts/server-context makes one) stands in for the package index.
@@ -11,6 +13,7 @@ RUN python3 -m venv --without-pip /opt/remote-env \
     && python3 -m pip --python /opt/remote-env/bin/python --no-cache-dir install "$@"
 
 FROM ${BASE_IMAGE}
+LABEL remote-env.image=server
 COPY --from=build /opt/remote-env /opt/remote-env
 ENV PATH=/opt/remote-env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     REMOTE_ENV_SERVER_DATA_DIR=/var/lib/remote-env

@@ -69,7 +69,11 @@ def docker_cleanup() -> list[str]:
 
 @pytest.fixture(scope="session")
 def docker_setup(
-    sandbox_image: str, docker_compose_command: str, docker_compose_file: str, docker_compose_project_name: str
+    sandbox_image: str,
+    docker_client: docker.DockerClient,
+    docker_compose_command: str,
+    docker_compose_file: str,
+    docker_compose_project_name: str,
 ) -> Iterator[list[str]]:
     subprocess.run([ROOT / "scripts" / "server-context", sandbox_image, ROOT / "build" / "server-image"], check=True)
     try:
@@ -77,6 +81,8 @@ def docker_setup(
     finally:
         down = f"{docker_compose_command} -f {docker_compose_file} -p {docker_compose_project_name} down -v"
         subprocess.run(down.split(), check=True, capture_output=True)
+        # Each build leaves the one before it untagged: a few hundred MB a run.
+        docker_client.images.prune({"dangling": True, "label": "remote-env.image=server"})
 
 
 @pytest.fixture(scope="session")
