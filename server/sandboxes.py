@@ -28,6 +28,7 @@ from server.waits import Bell, WaitRoom
 log = logging.getLogger("server.sandboxes")
 
 _FIRST_HELLO_S = 30.0  # seconds for the init to connect after its container has started
+_PULL_LOG_S = 5.0  # seconds between lines of the log about one pull
 _HELLO_LOOK_S = 1.0  # seconds between looks whether that container still runs
 _LAST_WORDS_S = 5.0  # seconds for a link to end after its container was removed
 _REHELLO_S = 2.0  # seconds for an init to come back before a removal that a restart interrupted goes on
@@ -127,8 +128,13 @@ class Sandboxes:
         """Pull once for however many wait for the same image."""
         key = f"{spec.image} {spec.platform}"
         task = self._pulls.get(key)
+        told = self._loop.time()
 
         def progress(words: str) -> None:
+            nonlocal told
+            if self._loop.time() - told > _PULL_LOG_S:
+                told = self._loop.time()
+                log.info("pulling image", extra={"image": spec.image, "progress": words})
             for waiting in self.live.values():
                 if waiting.state is State.CREATING and waiting.image == spec.image:
                     waiting.progress = f"pulling {spec.image}: {words}"
