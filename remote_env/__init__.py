@@ -10,34 +10,39 @@
 
 from __future__ import annotations
 
-from remote_env.client import Client
-from remote_env.environment import RemoteDockerEnvironment
-from remote_env.errors import (
-    CommandFailed,
-    CommandLost,
-    CommandNotDelivered,
-    EpochChanged,
-    IdConflict,
-    ImageNotFound,
-    InvalidSpec,
-    LinkLost,
-    MisuseError,
-    NotRunError,
-    OutcomeUnknownError,
-    OutputIncomplete,
-    ProtocolMismatch,
-    RemoteEnvError,
-    SandboxGone,
-    SandboxNotCreated,
-    ServerBusy,
-    Unauthorized,
-    Unreachable,
-)
-from remote_env.execution import Execution
-from remote_env.idempotency import ReadCommands
-from remote_env.sandbox import Sandbox
-from remote_env.timings import Timings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from remote_env.version import __version__
+
+if TYPE_CHECKING:
+    from remote_env.client import Client
+    from remote_env.environment import RemoteDockerEnvironment
+    from remote_env.errors import (
+        CommandFailed,
+        CommandLost,
+        CommandNotDelivered,
+        EpochChanged,
+        IdConflict,
+        ImageNotFound,
+        InvalidSpec,
+        LinkLost,
+        MisuseError,
+        NotRunError,
+        OutcomeUnknownError,
+        OutputIncomplete,
+        ProtocolMismatch,
+        RemoteEnvError,
+        SandboxGone,
+        SandboxNotCreated,
+        ServerBusy,
+        Unauthorized,
+        Unreachable,
+    )
+    from remote_env.execution import Execution
+    from remote_env.idempotency import ReadCommands
+    from remote_env.sandbox import Sandbox
+    from remote_env.timings import Timings
 
 __all__ = [
     "Client",
@@ -67,3 +72,44 @@ __all__ = [
     "Unreachable",
     "__version__",
 ]
+
+# Where each name lives. They are imported when they are asked for: the server and `remote-env --version` need none of them.
+_HOMES = {
+    "Client": "client",
+    "RemoteDockerEnvironment": "environment",
+    "CommandFailed": "errors",
+    "CommandLost": "errors",
+    "CommandNotDelivered": "errors",
+    "EpochChanged": "errors",
+    "IdConflict": "errors",
+    "ImageNotFound": "errors",
+    "InvalidSpec": "errors",
+    "LinkLost": "errors",
+    "MisuseError": "errors",
+    "NotRunError": "errors",
+    "OutcomeUnknownError": "errors",
+    "OutputIncomplete": "errors",
+    "ProtocolMismatch": "errors",
+    "RemoteEnvError": "errors",
+    "SandboxGone": "errors",
+    "SandboxNotCreated": "errors",
+    "ServerBusy": "errors",
+    "Unauthorized": "errors",
+    "Unreachable": "errors",
+    "Execution": "execution",
+    "ReadCommands": "idempotency",
+    "Sandbox": "sandbox",
+    "Timings": "timings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"remote_env.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
