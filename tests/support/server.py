@@ -65,6 +65,7 @@ class Server:
                 [sys.executable, *self.program, "serve", "--port", str(self.port), "--data-dir", str(self.data_dir),
                  "--min-free-disk", "64MiB", "--capacity-memory", "64GiB", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=Path(__file__).parents[2],
+                start_new_session=True,  # a terminal's Ctrl-C is for pytest, whose fixtures then need the server to clean up
             )  # fmt: skip
         return self.process
 
