@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from remote_env.client import Client
     from remote_env.environment import RemoteDockerEnvironment
     from remote_env.errors import (
+        AnswerMismatch,
         CommandFailed,
         CommandLost,
         CommandNotDelivered,
@@ -41,10 +42,13 @@ if TYPE_CHECKING:
     )
     from remote_env.execution import Execution
     from remote_env.idempotency import ReadCommands
+    from remote_env.link import Link, LinkSnapshot
+    from remote_env.linkstate import LinkState
     from remote_env.sandbox import Sandbox
     from remote_env.timings import Timings
 
 __all__ = [
+    "AnswerMismatch",
     "Client",
     "CommandFailed",
     "CommandLost",
@@ -54,7 +58,10 @@ __all__ = [
     "IdConflict",
     "ImageNotFound",
     "InvalidSpec",
+    "Link",
     "LinkLost",
+    "LinkSnapshot",
+    "LinkState",
     "MisuseError",
     "NotRunError",
     "OutcomeUnknownError",
@@ -77,6 +84,7 @@ __all__ = [
 _HOMES = {
     "Client": "client",
     "RemoteDockerEnvironment": "environment",
+    "AnswerMismatch": "errors",
     "CommandFailed": "errors",
     "CommandLost": "errors",
     "CommandNotDelivered": "errors",
@@ -98,6 +106,9 @@ _HOMES = {
     "Unreachable": "errors",
     "Execution": "execution",
     "ReadCommands": "idempotency",
+    "Link": "link",
+    "LinkSnapshot": "link",
+    "LinkState": "linkstate",
     "Sandbox": "sandbox",
     "Timings": "timings",
 }

@@ -26,22 +26,26 @@ _LOST = {
 }
 
 
-def execute_answer(execution: Execution, output: bytes) -> ExecuteAnswer:
+def execute_answer(execution: Execution, output: bytes, stderr: bytes | None = None) -> ExecuteAnswer:
     """What `execute()` answers for an execution.
 
     Args:
         execution: one that is over; of one that is not, the answer says that it goes on.
         output: its kept bytes, head and tail in a row; shown as UTF-8, what is not becomes U+FFFD.
+        stderr: the same of its stderr, where that was kept apart: `extra["stderr"]`.
     Returns:
         `returncode` as the contract's table has it, -1 where the command has no exit code of its own. `exception_info` is ""
         unless it is -1, and then one sentence: what happened, whether it ran, what to do.
     """
     outcome = execution.outcome
     over = execution.over and outcome is not None
+    extra = _extra(execution, outcome)
+    if stderr is not None:
+        extra["stderr"] = stderr.decode("utf-8", "replace")
     returncode = outcome.returncode if over and outcome is not None else -1
     return ExecuteAnswer(
         output=output.decode("utf-8", "replace"), returncode=returncode,
-        exception_info="" if returncode != -1 else sentence(execution), extra=_extra(execution, outcome),
+        exception_info="" if returncode != -1 else sentence(execution), extra=extra,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -14,16 +14,20 @@ from pydantic import ValidationError
 
 from remote_env import protocol
 from remote_env.answer import execute_answer
-from remote_env.config import Endpoint, enable_debug_log
+from remote_env.config import Endpoint
+from remote_env.correlation import About
 from remote_env.creation import create_sandbox
 from remote_env.errors import EpochChanged, InvalidSpec, OutcomeUnknownError
-from remote_env.exchange import Exchange, Model, Refused, unreachable, wait_value
+from remote_env.exchange import Exchange, Model, Refused, explain_gone, unreachable, wait_value
 from remote_env.execution import Execution
 from remote_env.heartbeat import HEARTBEATS
 from remote_env.idempotency import ReadCommands
+from remote_env.link import Link, OnDisconnected, OnReconnected
+from remote_env.linkstate import LinkEvent
 from remote_env.protocol import ID_PATTERN, ExecuteAnswer, ExecutionList, Health, SandboxList, SandboxSpec, new_id
 from remote_env.sandbox import OnUndelivered, Sandbox, invalid_spec
 from remote_env.timings import Timings
+from remote_env.trace import enable_traces
 from remote_env.transport import CLIENT_POOL_SIZE, MaybeSent, NotSent, Transport
 
 
@@ -41,7 +45,12 @@ class Client:
         on_lease_end: "wait": a running command holds the lease until its own end; "kill": it does not.
         on_undelivered: "raise" CommandNotDelivered, or "redeliver" such a command once under a new id.
         reads: the commands that change nothing and so may run again (see `Sandbox.run`).
+        on_disconnected: called with the reason (str) when `timings.heartbeat_misses` beats in a row went unanswered.
+        on_reconnected: called with the downtime in seconds (float) when the server answers again after that. Both are called
+            in a thread of their own: how long they take, and what they raise, harms nothing; that is logged.
         pool_size: connections that are kept.
+
+    The link is watched from the first sandbox or command on, every `timings.heartbeat_s` seconds: see `link`.
     """
 
     def __init__(
@@ -57,21 +66,26 @@ class Client:
         on_lease_end: Literal["wait", "kill"] = "wait",
         on_undelivered: OnUndelivered = "raise",
         reads: ReadCommands | None = None,
+        on_disconnected: OnDisconnected | None = None,
+        on_reconnected: OnReconnected | None = None,
         pool_size: int = CLIENT_POOL_SIZE,
     ) -> None:
-        enable_debug_log()
+        enable_traces()
         _check_id("run_id", run_id)
         if on_undelivered not in ("raise", "redeliver"):
             raise InvalidSpec('on_undelivered is "raise" or "redeliver".')
         self._endpoint = Endpoint.resolve(url, token, token_file=token_file, ca_file=ca_file, fingerprint=fingerprint)
         self._transport = Transport(self._endpoint, timings, pool_size=pool_size)
-        self.exchange = Exchange(self._transport)
+        self._link = Link(self._transport.timings.heartbeat_misses, on_disconnected, on_reconnected)
+        self.exchange = Exchange(self._transport, on_first_answer=self._link.first_answer)
         self.run_id = run_id or process_run_id()
         self.on_undelivered: OnUndelivered = on_undelivered
         self.reads = reads or ReadCommands.default()
         self._on_lease_end = on_lease_end
         self.beat_s = self.timings.heartbeat_s
         self._sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+        self._made: weakref.WeakSet[Sandbox] = weakref.WeakSet()  # by this client: it keeps their runs alive
+        self._making: dict[str, str] = {}  # sandbox id → run id, of those that are being made
         self._closed = threading.Event()
         self._beating_in: int | None = None  # the process whose heartbeat renews this client's run
 
@@ -104,8 +118,14 @@ class Client:
         if spec.lease_s / 3 < self.beat_s:
             self.beat_s = spec.lease_s / 3
             self._beating_in = None  # the heartbeat has to learn of it
-        self.keep_alive()
-        return self._keep(Sandbox(self, create_sandbox(self.exchange, spec, fixed_id=fixed_id)))
+        self._making[spec.id] = spec.run_id
+        try:
+            self.keep_alive()
+            made = self._keep(Sandbox(self, create_sandbox(self.exchange, spec, fixed_id=fixed_id)))
+            self._made.add(made)
+        finally:
+            self._making.pop(spec.id, None)
+        return made
 
     def sandbox(self, sandbox_id: str) -> Sandbox:
         """A sandbox that somebody made, this process or another. Its lease stays its run's affair.
@@ -129,7 +149,6 @@ class Client:
                 protocol.Sandbox,
                 f"/v1/sandboxes/{sandbox_id}?wait={wait_value(timings.poll_slice_s)}",
                 wait_s=timings.poll_slice_s,
-                check=lambda answer: None if answer.id == sandbox_id else f"asked about {sandbox_id}, the answer is about {answer.id}",
             )
             if record.state != "creating" or not self._transport.pause(timings.retry_first_s):
                 return record
@@ -155,7 +174,7 @@ class Client:
     def execute(self, sandbox_id: str, command: str | Sequence[str], **spec: Any) -> ExecuteAnswer:
         """`Sandbox.run` with the answer of POST /execute: output, returncode, exception_info, extra. Raises as `run`."""
         execution = self.sandbox(sandbox_id).run(command, **spec)
-        return execute_answer(execution.record, execution.output())
+        return execute_answer(execution.record, execution.output(), execution.stderr() if execution.streams == "split" else None)
 
     # --------------------------------------------------------------------------------------------------- the server
 
@@ -163,16 +182,25 @@ class Client:
         """The server's version, protocol, instance id, engine and capacity. Raises Unreachable, LinkLost."""
         return self._read(Health, "/health")
 
-    def stats(self) -> dict[str, int]:
-        """Counters since the client was made (`stats.COUNTERS`)."""
+    def stats(self) -> dict[str, int | float]:
+        """Counters since the client was made (`stats.COUNTERS`: sent, completed, timed_out, reattached, not_delivered,
+        mismatched, …), and `mean_s`, the mean time of the completed calls in seconds."""
         return self._transport.stats.snapshot()
+
+    @property
+    def link(self) -> Link:
+        """How the link to the server stands: `link.state`, since, reason, misses, failures, reconnects, instance_id; all of
+        one moment: `link.snapshot()`."""
+        return self._link
 
     def close(self) -> None:
         """Ends the heartbeat of this client and its connections. Sandboxes stay, until their lease runs out. A call of
         another thread that is under way raises; its command goes on. May be repeated."""
         self._closed.set()
+        self._link.close()
         self._transport.close()
-        HEARTBEATS.leave(self, self._endpoint, self.timings)
+        HEARTBEATS.leave(self, self._endpoint)
+        self._link.join_callbacks(self.timings.farewell_s)
 
     def __enter__(self) -> Client:
         return self
@@ -192,19 +220,32 @@ class Client:
         HEARTBEATS.join(self, self._endpoint, self.timings)
         self._beating_in = os.getpid()
         if self._closed.is_set():  # by another thread, which may have come too early to see this one
-            HEARTBEATS.leave(self, self._endpoint, self.timings)
+            HEARTBEATS.leave(self, self._endpoint)
+
+    @property
+    def run_ids(self) -> set[str]:
+        """The runs whose leases the heartbeat renews: this client's, and those it has made sandboxes for."""
+        made = {sandbox.record.run_id for sandbox in list(self._made) if sandbox.gone is None}
+        return {self.run_id, *made, *list(self._making.values())}
+
+    def sandbox_ids(self) -> set[str]:
+        return {sandbox.id for sandbox in list(self._made) if sandbox.gone is None}
 
     def learn_gone(self, gone: dict[str, str]) -> None:
         for sandbox in list(self._sandboxes):
             if sandbox.id in gone:
-                sandbox.mark_gone(gone[sandbox.id])
+                sandbox.mark_gone(explain_gone(gone[sandbox.id]))
 
-    def once(
-        self, model: type[Model], path: str, body: bytes, headers: dict[str, str], *, check: Callable[[Model], str | None] | None = None
-    ) -> Model:
+    def learn_link(self, event: LinkEvent) -> None:
+        self._link.handle(event)
+
+    def retire_connections(self) -> None:
+        self._transport.rebuild()
+
+    def once(self, model: type[Model], path: str, body: bytes, headers: dict[str, str], about: About) -> Model:
         """A POST that is not sent twice. Raises Unreachable, OutcomeUnknownError, Refused."""
         try:
-            return self.exchange.once(model, "POST", path, body, headers, check=check)
+            return self.exchange.once(model, "POST", path, body, headers, about=about)
         except NotSent as error:
             raise unreachable(self.url, error, 0.0) from error
         except MaybeSent as error:
@@ -214,9 +255,9 @@ class Client:
         self._sandboxes.add(sandbox)
         return sandbox
 
-    def _read(self, model: type[Model], path: str, *, wait_s: float = 0.0, check: Callable[[Model], str | None] | None = None) -> Model:
+    def _read(self, model: type[Model], path: str, *, wait_s: float = 0.0) -> Model:
         try:
-            return self.exchange.ask(model, "GET", path, budget_s=self.timings.reconnect_budget_s, wait_s=wait_s, check=check)
+            return self.exchange.ask(model, "GET", path, budget_s=self.timings.reconnect_budget_s, wait_s=wait_s)
         except Refused as refusal:
             raise refusal.error() from refusal
 

@@ -118,10 +118,3 @@ def _check_url(url: str) -> str:
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidSpec("The URL must hold no user, password, query or fragment; the token goes into REMOTE_ENV_TOKEN.")
     return url.rstrip("/")
-
-
-def enable_debug_log() -> None:
-    """With REMOTE_ENV_DEBUG set, everything the client does is told on stderr."""
-    if os.environ.get("REMOTE_ENV_DEBUG", "") not in ("", "0") and log.level != logging.DEBUG:
-        log.setLevel(logging.DEBUG)
-        log.addHandler(logging.StreamHandler())

@@ -5,10 +5,26 @@ from __future__ import annotations
 import logging
 import time
 
-from remote_env.delivery import Abandon, Answered, Broken, Delivery, Event, Failed, Finished, Get, NothingSent, RefusedBy, Request
-from remote_env.errors import ProtocolMismatch
-from remote_env.exchange import JSON_BODY, Exchange, Refused, dump, dump_fields, wait_value
+from remote_env.correlation import About
+from remote_env.delivery import (
+    Abandon,
+    AnotherServer,
+    Answered,
+    Broken,
+    Delivery,
+    Event,
+    Failed,
+    Finished,
+    Get,
+    NothingSent,
+    RefusedBy,
+    Request,
+    Step,
+)
+from remote_env.errors import EpochChanged, ProtocolMismatch
+from remote_env.exchange import JSON_BODY, Exchange, Mismatch, Refused, dump, dump_fields, wait_value
 from remote_env.protocol import EPOCH_HEADER, Execution, ExecutionSpec
+from remote_env.trace import trace, tracing
 from remote_env.transport import MaybeSent, NotSent
 
 log = logging.getLogger("remote_env")
@@ -24,15 +40,15 @@ class Courier:
         self._epoch = epoch
         self._epoch_header = {EPOCH_HEADER: epoch}
 
-    def run(self, spec: ExecutionSpec, *, deadline: float | None = None, accepted_suffices: bool = False) -> Execution:
+    def run(self, spec: ExecutionSpec, *, deadline: float | None = None, accepted_suffices: bool = False, fresh: bool = True) -> Execution:
         """Delivers the command and waits for its end, or only for its acceptance. `deadline` on the monotonic clock;
-        None gives the call what `Timings.call_s` says.
+        None gives the call what `Timings.call_s` says. `fresh`: its id was made for this call.
 
         Raises NotRunError (its kinds), OutcomeUnknownError (its kinds), SandboxGone, MisuseError.
         """
         if deadline is None:
             deadline = time.monotonic() + self._transport.timings.call_s(spec.timeout_s)
-        delivery = self._delivery(spec.id, deadline, accepted_suffices=accepted_suffices)
+        delivery = self._delivery(spec.id, deadline, accepted_suffices=accepted_suffices, fresh=fresh)
         self._transport.stats.add(sent=1)
         return self._carry_out(delivery, dump(spec))
 
@@ -50,7 +66,9 @@ class Courier:
                 raise TimeoutError(f"execution {execution_id} has not ended within {timeout_s} s; it goes on") from error
             raise
 
-    def _delivery(self, execution_id: str, deadline: float, *, accepted_suffices: bool = False, known: bool = False) -> Delivery:
+    def _delivery(
+        self, execution_id: str, deadline: float, *, accepted_suffices: bool = False, known: bool = False, fresh: bool = True
+    ) -> Delivery:
         def note(sentence: str, counter: str | None) -> None:
             log.warning("execution %s in sandbox %s: %s", execution_id, self._sandbox_id, sentence)
             if counter is not None:
@@ -66,18 +84,23 @@ class Courier:
             reached=self._transport.reached,
             accepted_suffices=accepted_suffices,
             known=known,
+            fresh=fresh,
             note=note,
         )
 
     def _carry_out(self, delivery: Delivery, body: bytes) -> Execution:
-        request = delivery.begin(time.monotonic())
+        began = time.monotonic()
+        request = delivery.begin(began)
         while True:
             if request.after_s > 0 and not self._transport.pause(request.after_s):
                 raise delivery.give_up(time.monotonic(), "the client was closed").error
-            step = delivery.handle(self._perform(request, delivery.execution_id, body))
+            event = self._perform(request, delivery.execution_id, body)
+            step = delivery.handle(event)
+            if tracing("delivery"):
+                trace("delivery", "%s: %s -> %s -> %s", delivery.execution_id, request, _brief(event), _brief(step))
             if isinstance(step, Finished):
                 if step.execution.over:
-                    self._transport.stats.add(completed=1)
+                    self._transport.stats.complete(time.monotonic() - began)
                 return step.execution
             if isinstance(step, Failed):
                 if not (delivery.known and delivery.expired):  # a wait that timed out gives nothing up
@@ -97,19 +120,30 @@ class Courier:
         return self._event("POST", path, body, headers, wait_s, execution_id)
 
     def _event(self, method: str, path: str, body: bytes | None, headers: dict[str, str], wait_s: float, execution_id: str) -> Event:
-        def wrong(answer: Execution) -> str | None:
-            if answer.id == execution_id and answer.epoch == self._epoch:
-                return None
-            return f"asked about execution {execution_id} (epoch {self._epoch}), the answer is about {answer.id} (epoch {answer.epoch})"
-
+        about = About(execution_id, self._sandbox_id, self._epoch)
         try:
-            execution = self._exchange.once(Execution, method, path, body, headers, wait_s=wait_s, check=wrong)
+            execution = self._exchange.once(Execution, method, path, body, headers, wait_s=wait_s, about=about)
         except NotSent as error:
             return NothingSent(time.monotonic(), str(error))
         except MaybeSent as error:
-            return Broken(time.monotonic(), str(error))
+            return Broken(time.monotonic(), str(error), mismatched=isinstance(error, Mismatch))
+        except EpochChanged as error:
+            return AnotherServer(time.monotonic(), str(error))
         except Refused as refusal:
             return RefusedBy(time.monotonic(), refusal.problem)
         except ProtocolMismatch as error:
             return Broken(time.monotonic(), str(error), hopeless=True)
         return Answered(time.monotonic(), execution)
+
+
+def _brief(thing: Event | Step) -> str:
+    """For a trace: what it is and what it says of the execution, none of its output or its command."""
+    if isinstance(thing, (Answered, Finished)):
+        return f"{type(thing).__name__}({thing.execution.state})"
+    if isinstance(thing, RefusedBy):
+        return f"RefusedBy({thing.problem.status} {thing.problem.code})"
+    if isinstance(thing, Failed):
+        return f"Failed({type(thing.error).__name__})"
+    if isinstance(thing, (Broken, NothingSent, AnotherServer)):
+        return f"{type(thing).__name__}({thing.reason})"
+    return str(thing)

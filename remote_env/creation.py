@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
+from remote_env.correlation import About
 from remote_env.errors import InvalidSpec, MisuseError, NotRunError, ProtocolMismatch, RemoteEnvError, SandboxNotCreated
 from remote_env.exchange import ERRORS, JSON_BODY, Exchange, Refused, dump, unreachable, wait_value
 from remote_env.protocol import PROBLEMS, Sandbox, SandboxSpec, new_id
@@ -71,7 +72,6 @@ def remove_sandbox(
                 {"Prefer": f"wait={wait_value(wait_s)}"},
                 budget_s=budget_s,
                 wait_s=wait_s,
-                check=lambda answer: _wrong_sandbox(answer, sandbox_id),
             )
         except Refused as refusal:
             if refusal.problem.status in (404, 410):
@@ -93,9 +93,6 @@ def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox:
     timings = exchange.transport.timings
     path = f"/v1/sandboxes/{spec.id}"
 
-    def check(answer: Sandbox) -> str | None:
-        return _wrong_sandbox(answer, spec.id)
-
     sandbox = _post(exchange, spec, deadline)
     while sandbox is None or sandbox.state == "creating":
         left = deadline - time.monotonic()
@@ -106,9 +103,7 @@ def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox:
         wait_s = min(timings.poll_slice_s, left)
         asked_at = time.monotonic()
         try:
-            sandbox = exchange.ask(
-                Sandbox, "GET", f"{path}?wait={wait_value(wait_s)}", budget_s=timings.reconnect_budget_s, wait_s=wait_s, check=check
-            )
+            sandbox = exchange.ask(Sandbox, "GET", f"{path}?wait={wait_value(wait_s)}", budget_s=timings.reconnect_budget_s, wait_s=wait_s)
         except Refused as refusal:
             if refusal.problem.status != 404:
                 raise refusal.error(sandbox_id=spec.id) from refusal
@@ -132,9 +127,7 @@ def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | N
         wait_s = timings.poll_slice_s
         headers = {**JSON_BODY, "Prefer": f"wait={wait_value(wait_s)}"}
         try:
-            return exchange.once(
-                Sandbox, "POST", "/v1/sandboxes", body, headers, wait_s=wait_s, check=lambda answer: _wrong_sandbox(answer, spec.id)
-            )
+            return exchange.once(Sandbox, "POST", "/v1/sandboxes", body, headers, wait_s=wait_s, about=About(sandbox_id=spec.id))
         except NotSent as error:
             limit = timings.reconnect_budget_s if transport.reached else timings.first_contact_s
             delay = backoff.next_s()
@@ -153,10 +146,6 @@ def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | N
                 raise refusal.error(sandbox_id=spec.id) from refusal
             log.warning("sandbox %s: not taken (%s); trying again in %.1f s", spec.id, refusal, delay)
         transport.stats.add(retries=1)
-
-
-def _wrong_sandbox(answer: Sandbox, sandbox_id: str) -> str | None:
-    return None if answer.id == sandbox_id else f"asked about sandbox {sandbox_id}, the answer is about {answer.id}"
 
 
 def _creation_error(sandbox: Sandbox) -> RemoteEnvError:

@@ -24,6 +24,7 @@ from enum import Enum
 
 from remote_env.backoff import Backoff
 from remote_env.errors import (
+    AnswerMismatch,
     CommandNotDelivered,
     EpochChanged,
     LinkLost,
@@ -73,14 +74,24 @@ class NothingSent:
 
 @dataclass(frozen=True)
 class Broken:
-    """A byte may have left, and no answer of ours came. `hopeless`: and none will, however often it is tried."""
+    """A byte may have left, and no answer of ours to this request came. `mismatched`: one to another request came.
+    `hopeless`: and none will come, however often it is tried."""
 
     now: float
     reason: str
     hopeless: bool = False
+    mismatched: bool = False
 
 
-Event = Answered | RefusedBy | NothingSent | Broken
+@dataclass(frozen=True)
+class AnotherServer:
+    """An answer of ours, from another server than the one that the epoch is of."""
+
+    now: float
+    reason: str
+
+
+Event = Answered | RefusedBy | NothingSent | Broken | AnotherServer
 
 
 # ---------------------------------------------------------------------------------------------------- instructions
@@ -127,6 +138,8 @@ class Delivery:
         reached: whether this server was ever reached before; if not, a refused connection is told soon.
         accepted_suffices: end as soon as the execution is known to the server (for `start`).
         known: the id is known to the server; only its end is waited for.
+        fresh: the id was made for this call. If not, an earlier process may have sent it: nothing that happens to the copies
+            of this call alone lets it say "did not run and never will".
         note: called with a sentence for everything worth a log line, and the counter it belongs to.
     """
 
@@ -142,11 +155,13 @@ class Delivery:
         reached: bool = True,
         accepted_suffices: bool = False,
         known: bool = False,
+        fresh: bool = True,
         note: Callable[[str, str | None], None] = lambda sentence, counter: None,
     ) -> None:
         self.execution_id = execution_id
         self.phase = Phase.WAITING if known else Phase.POSTING
-        self.sent = known  # whether a byte of any copy of the POST may have left
+        self.sent = known or not fresh  # whether a byte of any copy of the POST may have left
+        self._earlier = not fresh  # whether there is a copy of the POST besides those that were just answered
         self._deadline = deadline
         self._queue_deadline = min(deadline, now + timings.queue_s)
         self._began = now
@@ -162,6 +177,7 @@ class Delivery:
         self._busy: Problem | None = None  # why it was fenced, when not because it got lost
         self._asked_at = now
         self.expired = False
+        self._mismatched = False  # whether the latest answer was another request's
 
     def begin(self, now: float) -> Request:
         return self._request(now)
@@ -179,6 +195,9 @@ class Delivery:
             if event.problem.accepted == "unknown":
                 return self._broken(event.now, f"{event.problem.code}: {event.problem.detail}")
             return self._refused(event)
+        if isinstance(event, AnotherServer):
+            return self._fail(EpochChanged(event.reason))
+        self._mismatched = isinstance(event, Broken) and event.mismatched
         if isinstance(event, NothingSent):
             return self._nothing_sent(event)
         if event.hopeless:
@@ -189,7 +208,8 @@ class Delivery:
         """The caller cannot go on (the client was closed): what can be said of the command then."""
         if not self.sent:
             return self._fail(unreachable(self._url, reason, now - self._began))
-        return self._fail(LinkLost(f"{self._name()}: {reason}. It may be running; ask for it by its id, do not send it again."))
+        kind = AnswerMismatch if self._mismatched else LinkLost
+        return self._fail(kind(f"{self._name()}: {reason}. It may be running; ask for it by its id, do not send it again."))
 
     # ------------------------------------------------------------------------------------------------- transitions
 
@@ -223,7 +243,7 @@ class Delivery:
             return Finished(execution)
         if self._busy is not None:
             return Failed(self._busy_error(self._busy))
-        self._note("fenced: it did not run and never will", "undelivered")
+        self._note("fenced: it did not run and never will", "not_delivered")
         return Failed(
             CommandNotDelivered(
                 f"{self._name()} was not delivered: its request got lost and its id is fenced now. It did not run and never will; "
@@ -238,11 +258,13 @@ class Delivery:
             if self.phase is Phase.POSTING:
                 return self._busy_here(problem, now)
             return self._try_again(now, f"{problem.code}: {problem.detail}", problem.retry_after_s)
-        if problem.code == "unauthorized" and self.phase is not Phase.POSTING:
-            # The command may be running: a token that is being changed must not cost its result.
+        if problem.code == "unauthorized" and (self.phase is not Phase.POSTING or self._earlier):
+            # The command may be running: a token that is being changed must not cost its result, nor can it be said now that
+            # an earlier copy was not taken.
             return self._try_again(now, f"{problem.code}: {problem.detail}", problem.retry_after_s)
-        if self.phase is Phase.POSTING:
-            # Every copy so far was answered by us with "not taken", and for this reason all of them would be.
+        if self.phase is Phase.POSTING and not (self._earlier and problem.status in (404, 409, 410)):
+            # Every copy so far was answered by us with "not taken", and for this reason all of them would be; but an earlier copy
+            # may have come to a sandbox that was still there.
             return self._fail(Refused(problem).error(execution_id=self.execution_id))
         if self.phase is Phase.ASKING and problem.status == 404:
             self._note("unknown at the server: abandoning it", None)
@@ -260,6 +282,7 @@ class Delivery:
     def _busy_here(self, problem: Problem, now: float) -> Step:
         delay = problem.retry_after_s if problem.retry_after_s is not None else self._backoff.next_s()
         self._silent_since = None
+        self._earlier = True  # a proxy may have made another copy of this one
         if now + delay < self._queue_deadline:
             self._note(f"not taken ({problem.code}): sending it again in {delay:.1f} s", "retries")
             return self._request(now, delay)

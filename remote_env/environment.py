@@ -26,6 +26,8 @@ from remote_env.errors import (
 )
 from remote_env.exchange import Exchange
 from remote_env.idempotency import ReadCommands
+from remote_env.link import OnDisconnected, OnReconnected
+from remote_env.listener import OnOutput
 from remote_env.protocol import COMMAND_TIMEOUT_S, Execution
 from remote_env.sandbox import OnUndelivered, Sandbox
 from remote_env.timings import Timings
@@ -39,7 +41,8 @@ class RemoteDockerEnvironment:
 
     Args:
         image: of the container; pulled where it is missing.
-        url, token, token_file, ca_file, fingerprint, timings, run_id, on_lease_end, on_undelivered, reads: see `Client`.
+        url, token, token_file, ca_file, fingerprint, timings, run_id, on_lease_end, on_undelivered, reads,
+            on_disconnected, on_reconnected: see `Client`.
         cwd: the directory that commands run in; None: the sandbox's own.
         env: variables that every command sees.
         timeout: seconds that a command may take unless `execute` is told otherwise.
@@ -67,6 +70,8 @@ class RemoteDockerEnvironment:
         on_lease_end: Literal["wait", "kill"] = "wait",
         on_undelivered: OnUndelivered | None = None,
         reads: ReadCommands | None = None,
+        on_disconnected: OnDisconnected | None = None,
+        on_reconnected: OnReconnected | None = None,
         **sandbox_options: Any,
     ) -> None:
         if client is None:
@@ -81,10 +86,15 @@ class RemoteDockerEnvironment:
                 on_lease_end=on_lease_end,
                 on_undelivered=on_undelivered or "raise",
                 reads=reads,
+                on_disconnected=on_disconnected,
+                on_reconnected=on_reconnected,
                 pool_size=ENVIRONMENT_POOL_SIZE,
             )
-        elif any(given is not None for given in (url, token, token_file, ca_file, fingerprint, timings, reads)):
-            raise InvalidSpec("With a shared client, its own url, token, TLS, timings and reads hold: give them to the client.")
+        elif any(
+            given is not None
+            for given in (url, token, token_file, ca_file, fingerprint, timings, reads, on_disconnected, on_reconnected)
+        ):
+            raise InvalidSpec("With a shared client, its own url, token, TLS, timings, reads and callbacks hold: give them to the client.")
         else:
             self.client = client
             sandbox_options = {"on_lease_end": on_lease_end, **({"run_id": run_id} if run_id else {}), **sandbox_options}
@@ -109,13 +119,22 @@ class RemoteDockerEnvironment:
         """The engine's own id of the container."""
         return self.sandbox.container_id
 
-    def execute(self, command: str | Sequence[str] | Mapping[str, Any], cwd: str = "", *, timeout: float | None = None) -> dict[str, Any]:
+    def execute(
+        self,
+        command: str | Sequence[str] | Mapping[str, Any],
+        cwd: str = "",
+        *,
+        timeout: float | None = None,
+        on_output: OnOutput | None = None,
+    ) -> dict[str, Any]:
         """Runs the command at most once and waits for its end.
 
         Args:
             command: for the shell; an argv list; or a mapping with one of these under "command".
             cwd: directory to run in, absolute or below `self.cwd`; "": `self.cwd` itself.
             timeout: seconds it may take; None: `self.timeout`.
+            on_output: called with each `OutputPiece` (`.text`, `.data`, `.offset`) while the command runs, in a thread of its
+                own. The result never waits for it, but for `Timings.listener_grace_s` at the end, and is whole whatever it does.
 
         Returns:
             {"output": str, "returncode": int, "exception_info": str, "extra": dict}. Whatever happens to the command is in
@@ -133,7 +152,7 @@ class RemoteDockerEnvironment:
             options["workdir"] = workdir
         record: Execution | None = None
         try:
-            execution = self.sandbox.run(words, on_undelivered=self._on_undelivered, **options)
+            execution = self.sandbox.run(words, on_undelivered=self._on_undelivered, on_output=on_output, **options)
             record = execution.record
             answer = execute_answer(record, execution.output()).model_dump()
         except MisuseError:

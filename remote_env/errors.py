@@ -9,6 +9,7 @@ RemoteEnvError
 │   └── SandboxNotCreated       there is no sandbox to run anything in
 ├── OutcomeUnknownError     it may have run: ask (by its id), do not resend
 │   ├── LinkLost                the server stayed away for the whole reconnect budget
+│   ├── AnswerMismatch          what came back were the answers of other requests
 │   └── EpochChanged            the sandbox was restarted or the server knows nothing of it any more
 ├── CommandFailed           it ran and ended otherwise than with exit code 0 (only where check=True asked for it)
 ├── CommandLost             it ran or may have run; container, host, engine or journal died under it
@@ -68,9 +69,15 @@ class LinkLost(OutcomeUnknownError):
     at the server. Call `client.execution(error.execution_id).wait()` when the link is back."""
 
 
+class AnswerMismatch(OutcomeUnknownError):
+    """The answers that came belonged to other requests (another id, sandbox or epoch), to the end of the reconnect budget:
+    something on the way mixes connections up. The command is not cancelled and may have run. Mend what is between client
+    and server, then call `client.execution(error.execution_id).wait()`."""
+
+
 class EpochChanged(OutcomeUnknownError):
-    """The server answers for another life of the sandbox (container restarted, journal gone). Whether the command ran
-    cannot be known any more. Make a new sandbox; do not resend blindly."""
+    """Another life of the sandbox, or another server, answers (container restarted, journal gone, server replaced). Whether
+    the command ran cannot be known any more. Make a new sandbox; do not resend blindly."""
 
 
 class CommandFailed(RemoteEnvError):

@@ -15,12 +15,15 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from remote_env.backoff import Backoff
+from remote_env.correlation import About, Homes
 from remote_env.errors import (
+    AnswerMismatch,
     EpochChanged,
     IdConflict,
     ImageNotFound,
     InvalidSpec,
     LinkLost,
+    NotRunError,
     OutcomeUnknownError,
     OutputIncomplete,
     ProtocolMismatch,
@@ -30,7 +33,7 @@ from remote_env.errors import (
     Unauthorized,
     Unreachable,
 )
-from remote_env.protocol import PROBLEMS, PROTOCOL_VERSION, Problem
+from remote_env.protocol import INSTANCE_HEADER, PROBLEMS, PROTOCOL_VERSION, Execution, Problem, Sandbox
 from remote_env.transport import MaybeSent, NotSent, Reply, Transport
 
 PROTOCOL_HEADER = "X-Remote-Env-Protocol"
@@ -41,6 +44,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
 
 ERRORS: dict[str, type[RemoteEnvError]] = {
+    "damaged": NotRunError,
     "unauthorized": Unauthorized,
     "forbidden": Unauthorized,
     "not_found": SandboxGone,
@@ -70,7 +74,7 @@ class BrokenAnswer(MaybeSent):
 
 
 class Mismatch(BrokenAnswer):
-    """An envelope of ours that speaks of something else than the request."""
+    """An answer of ours that speaks of something else than the request: another request's. It completes no call."""
 
 
 class Refused(Exception):
@@ -82,14 +86,18 @@ class Refused(Exception):
 
     def error(self, *, execution_id: str | None = None, sandbox_id: str | None = None) -> RemoteEnvError:
         problem = self.problem
-        return ERRORS[problem.code](f"{problem.title}: {problem.detail}", execution_id=execution_id, sandbox_id=sandbox_id)
+        return ERRORS[problem.code](f"{problem.title}: {explain_gone(problem.detail)}", execution_id=execution_id, sandbox_id=sandbox_id)
 
 
 class Exchange:
-    """Typed requests over one transport."""
+    """Typed requests over one transport. Each answer is held against what its request was about (`correlation`): by the ids
+    in the request's path and its epoch header, or by `about`, where the caller knows more."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, on_first_answer: Callable[[str | None], None] = lambda instance_id: None) -> None:
         self.transport = transport
+        self.instance_id: str | None = None  # of the server that answered last
+        self._on_first_answer = on_first_answer
+        self._homes = Homes()
 
     def once(
         self,
@@ -100,22 +108,28 @@ class Exchange:
         headers: dict[str, str] | None = None,
         *,
         wait_s: float = 0.0,
+        read_s: float | None = None,
         check: Callable[[Model], str | None] | None = None,
+        about: About | None = None,
     ) -> Model:
         """Sends the request and reads the answer. `wait_s` is how long the server may hold the answer back; `check`
-        says what is wrong with an answer, None when it is the one asked for.
+        says what else is wrong with an answer, None when it is the one asked for; `read_s`: give up after this silence.
 
         Sent a second time only where the server refused the token, so that the first copy was not taken, and its
-        file holds another one now. Raises NotSent, MaybeSent, Refused, ProtocolMismatch.
+        file holds another one now. Raises NotSent, MaybeSent, Refused, ProtocolMismatch, EpochChanged (another server
+        answers than the one that the epoch is of).
         """
+        about = about or About.of(path, headers)
+        if read_s is None and wait_s:
+            read_s = wait_s + self.transport.timings.poll_margin_s
         try:
-            return self._once(model, method, path, body, headers, wait_s, check)
+            return self._once(model, method, path, body, headers, read_s, check, about)
         except Refused as refusal:
             if refusal.problem.code != "unauthorized" or not self.transport.token.reload():
                 raise
             log.info("the server refused the token; its file holds another one: using that")
             self.transport.stats.add(retries=1)
-            return self._once(model, method, path, body, headers, wait_s, check)
+            return self._once(model, method, path, body, headers, read_s, check, about)
 
     def _once(
         self,
@@ -124,38 +138,69 @@ class Exchange:
         path: str,
         body: bytes | None,
         headers: dict[str, str] | None,
-        wait_s: float,
+        read_s: float | None,
         check: Callable[[Model], str | None] | None,
+        about: About,
     ) -> Model:
-        timings = self.transport.timings
-        reply = self.transport.call(method, path, body, headers, read_s=wait_s + timings.poll_margin_s if wait_s else None)
-        if reply.status >= 300:
-            raise Refused(self.problem(reply))
-        self.check_version(reply)
+        reply = self.transport.call(method, path, body, headers, read_s=read_s)
+        self.require_ours(reply, about)
         try:
             answer = model.model_validate_json(reply.body)
         except ValidationError:
             raise self._not_ours(reply) from None
-        wrong = check(answer) if check is not None else None
+        wrong = about.wrong_body(answer) or (check(answer) if check is not None else None)
         if wrong is not None:
-            # Another request's answer: the connection is off by one, and with it all that comes later on it.
-            self.transport.stats.add(mismatches=1)
-            self.transport.drop_connections()
-            log.error("%s %s: %s; the answer is thrown away", method, path.partition("?")[0], wrong)
-            raise Mismatch(wrong)
-        self.transport.reached = True
+            raise self.mismatch(wrong)
+        if isinstance(answer, (Execution, Sandbox)):
+            self._homes.learn(answer.epoch, reply.headers.get(INSTANCE_HEADER))
         return answer
 
-    def problem(self, reply: Reply) -> Problem:
-        """The Problem in an answer that is none of success. Raises BrokenAnswer when it is not one of ours."""
+    def require_ours(self, reply: Reply, about: About, *, named: bool = False) -> None:
+        """Lets pass what is a success of ours and, as far as its headers tell, about what was asked. `named`: they must
+        tell, for nothing else in the answer does.
+
+        Raises Refused for our own no, BrokenAnswer for what is not ours, Mismatch, EpochChanged, ProtocolMismatch.
+        """
         self.check_version(reply)
+        problem = self._problem(reply) if reply.status >= 300 else None
+        wrong = about.wrong_headers(reply.headers, required=named and problem is None)
+        if wrong is None and problem is not None:
+            wrong = about.wrong_problem(problem)
+        if wrong is not None:
+            raise self.mismatch(wrong)
+        self._heard(reply, about)
+        if problem is not None:
+            raise Refused(problem)
+
+    def mismatch(self, wrong: str) -> Mismatch:
+        """Another request's answer came: the connection is off by one, and with it all that comes later on it."""
+        self.transport.stats.add(mismatched=1)
+        self.transport.drop_connections()
+        log.error("%s; that answer is thrown away", wrong)
+        return Mismatch(wrong)
+
+    def _heard(self, reply: Reply, about: About) -> None:
+        instance_id = reply.headers.get(INSTANCE_HEADER)
+        home = self._homes.stranger(about.epoch, instance_id)
+        if home is not None:
+            raise EpochChanged(
+                f"Another server (instance {instance_id}) answers at {self.transport.endpoint.url} than the one (instance {home}) that "
+                f"{about} is of. What became of it cannot be known here; do not send it again blindly.",
+                execution_id=about.execution_id,
+                sandbox_id=about.sandbox_id,
+            )
+        self.instance_id = instance_id or self.instance_id
+        if not self.transport.reached:
+            self.transport.reached = True
+            self._on_first_answer(self.instance_id)
+
+    def _problem(self, reply: Reply) -> Problem:
         try:
             problem = Problem.model_validate_json(reply.body)
         except ValidationError:
             raise self._not_ours(reply) from None
         if problem.code not in PROBLEMS or problem.status != reply.status:
             raise self._not_ours(reply)
-        self.transport.reached = True
         return problem
 
     def check_version(self, reply: Reply) -> None:
@@ -170,17 +215,17 @@ class Exchange:
             )
 
     def _not_ours(self, reply: Reply) -> BrokenAnswer:
-        self.transport.stats.add(mismatches=1)
+        self.transport.stats.add(not_ours=1)
         kind = reply.headers.get("Content-Type", "no content type")
         return BrokenAnswer(f"an answer that is not remote-env's: HTTP {reply.status}, {kind}, {len(reply.body)} bytes")
 
-    def piece(self, path: str, headers: dict[str, str], *, wait_s: float = 0.0) -> Reply:
-        """A GET of raw bytes: 200, 204 or 206 of ours. Raises NotSent, MaybeSent, Refused, ProtocolMismatch."""
+    def piece(self, path: str, headers: dict[str, str], *, wait_s: float = 0.0, about: About | None = None) -> Reply:
+        """A GET of raw bytes: 200, 204 or 206 of ours. Raises NotSent, MaybeSent, Refused, ProtocolMismatch, EpochChanged."""
         timings = self.transport.timings
         reply = self.transport.call("GET", path, None, headers, read_s=wait_s + timings.poll_margin_s if wait_s else None)
+        self.require_ours(reply, about or About.of(path, headers), named=True)
         if reply.status not in (200, 204, 206):
-            raise Refused(self.problem(reply))
-        self.check_version(reply)
+            raise self._not_ours(reply)
         return reply
 
     def ask(
@@ -194,10 +239,11 @@ class Exchange:
         budget_s: float,
         wait_s: float = 0.0,
         check: Callable[[Model], str | None] | None = None,
+        about: About | None = None,
     ) -> Model:
         """`once` until it is answered, for requests that may be sent any number of times. Raises as `persist` does."""
         return self.persist(
-            lambda: self.once(model, method, path, body, headers, wait_s=wait_s, check=check),
+            lambda: self.once(model, method, path, body, headers, wait_s=wait_s, check=check, about=about),
             f"{method} {path.partition('?')[0]}",
             budget_s=budget_s,
         )
@@ -207,7 +253,7 @@ class Exchange:
         server was never reached).
 
         Raises Refused for what the server will not do, Unreachable when no copy was sent, LinkLost when none was
-        answered, ServerBusy, ProtocolMismatch.
+        answered, AnswerMismatch when what came was another's, ServerBusy, ProtocolMismatch, EpochChanged.
         """
         started = time.monotonic()
         exposed = False
@@ -246,6 +292,8 @@ class Exchange:
             return unreachable(url, failure, seconds)
         if isinstance(failure, BrokenAnswer) and not self.transport.reached:
             return ProtocolMismatch(f"What answers at {url} is no remote-env server: {failure}. See that the URL is right.")
+        if isinstance(failure, Mismatch):
+            return AnswerMismatch(f"For {seconds:.0f} s the server at {url} gave the answers of other requests: {failure}.")
         return LinkLost(f"The server at {url} gave no answer for {seconds:.0f} s: {failure}.")
 
 
@@ -254,6 +302,13 @@ def unreachable(url: str, failure: object, seconds: float) -> Unreachable:
         f"No connection to {url} within {seconds:.1f} s ({failure}); nothing was sent. "
         "See that `remote-env serve` runs there and that REMOTE_ENV_URL is right; `remote-env doctor` tells more."
     )
+
+
+def explain_gone(reason: str) -> str:
+    """Why a sandbox is gone, in words for the one whose laptop slept."""
+    if "lease_over" not in reason:
+        return reason
+    return f"{reason}: its lease is over; nobody renewed it for too long, as when this machine slept or was cut off"
 
 
 def dump(model: BaseModel) -> bytes:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from remote_env import protocol
+from remote_env.correlation import About
 from remote_env.courier import Courier
-from remote_env.errors import EpochChanged, OutcomeUnknownError
+from remote_env.errors import InvalidSpec
+from remote_env.events import OutputPiece, StreamName
+from remote_env.eventstream import EventStream
 from remote_env.exchange import JSON_BODY, Refused, dump
 from remote_env.output import OutputReader
 from remote_env.protocol import EPOCH_HEADER, SignalRequest
+from remote_env.stream import lookup_error
 
 if TYPE_CHECKING:
     from remote_env.client import Client
@@ -26,7 +31,9 @@ class Execution:
         self._client = client
         self._exchange = client.exchange
         self.record = record
+        self._lock = threading.Lock()
         self._output: bytes | None = None
+        self._stderr: bytes | None = None
 
     @property
     def id(self) -> str:
@@ -78,24 +85,56 @@ class Execution:
             self._take(Courier(self._exchange, self.sandbox_id, self.epoch).wait(self.id, timeout))
         return self
 
+    @property
+    def streams(self) -> str:
+        """ "merged": stdout and stderr are one output, in the order written; "split": each is by itself."""
+        return self.record.streams
+
     def output(self) -> bytes:
-        """The kept bytes of its output: all of them once it is over, else what there is by now.
+        """The kept bytes of its output (of stdout, where streams are split): all of them once it is over, else what there
+        is by now.
 
         Raises OutputIncomplete, OutcomeUnknownError.
         """
         if self._output is None:
-            reader = OutputReader(self._exchange, self.id, self.epoch)
+            reader = self._reader("stdout" if self.streams == "split" else "merged")
             if not self.over:
                 return reader.so_far()
-            self._output = reader.whole(self.record)
+            self._output = reader.whole(self.record.output)
         return self._output
 
+    def stderr(self) -> bytes:
+        """As `output`, of stderr. Raises InvalidSpec where streams are merged, OutputIncomplete, OutcomeUnknownError."""
+        if self.streams != "split":
+            raise InvalidSpec(f'Execution {self.id} has one merged output; streams="split" would have kept stderr apart.')
+        if self._stderr is None:
+            if not self.over:
+                return self._reader("stderr").so_far()
+            self._stderr = self._reader("stderr").whole(self.record.stderr or protocol.Output())
+        return self._stderr
+
+    def stream(self, from_: str | int = "start") -> EventStream:
+        """Follows it, whether it runs or is over: an iterator of `events`, up to `Ended`.
+
+        Args:
+            from_: "start"; "now", which leaves out what it has written so far; or a position: what another stream of the same
+                execution had for `position`, or an offset in its output.
+
+        Leaving the loop, or closing the stream, does not cancel the command: `cancel()` does. What its iteration raises is told
+        there. Raises InvalidSpec for what is no position.
+        """
+        return EventStream(self, self._exchange, from_)
+
     def follow(self) -> Iterator[bytes]:
-        """The output from its beginning, as it comes, until the command has ended (`record` is then the final one).
+        """The output (of stdout, where streams are split) from its beginning, as it comes, until the command has ended
+        (`record` is then the final one).
 
         Raises OutputIncomplete when what went by is not what the server kept, OutcomeUnknownError.
         """
-        return OutputReader(self._exchange, self.id, self.epoch).follow(lambda: self.wait().record)
+        with self.stream() as events:
+            for event in events:
+                if isinstance(event, OutputPiece) and event.stream != "stderr":
+                    yield event.data
 
     def cancel(self) -> Execution:
         """Has everything the command started ended: SIGTERM, and SIGKILL after its grace. Does not wait for it; may be
@@ -108,7 +147,7 @@ class Execution:
         path = f"/v1/executions/{self.id}/signal"
         headers = {EPOCH_HEADER: self.epoch, **JSON_BODY}
         try:
-            return self._take(self._client.once(protocol.Execution, path, dump(SignalRequest(signal=number)), headers, check=self._wrong))
+            return self._take(self._client.once(protocol.Execution, path, dump(SignalRequest(signal=number)), headers, self._about))
         except Refused as refusal:
             if refusal.problem.code == "wrong_state":
                 return self.refresh()
@@ -123,26 +162,31 @@ class Execution:
                 None,
                 {EPOCH_HEADER: self.epoch},
                 budget_s=self._exchange.transport.timings.reconnect_budget_s,
-                check=self._wrong,
+                about=self._about,
             )
         except Refused as refusal:
             raise self._refused(refusal) from refusal
 
     def _refused(self, refusal: Refused) -> Exception:
-        if refusal.problem.status in (404, 412):
-            return EpochChanged(f"The server knows nothing of execution {self.id} any more ({refusal}).", execution_id=self.id)
-        if refusal.problem.status == 410:
-            return OutcomeUnknownError(f"The result of execution {self.id} is beyond retention ({refusal}).", execution_id=self.id)
-        return refusal.error(execution_id=self.id, sandbox_id=self.sandbox_id)
+        return lookup_error(refusal.problem, self.id, self.sandbox_id)
 
-    def _wrong(self, answer: protocol.Execution) -> str | None:
-        if answer.id == self.id and answer.epoch == self.epoch:
-            return None
-        return f"asked about execution {self.id}, the answer is about {answer.id} (epoch {answer.epoch})"
+    def _reader(self, stream: StreamName) -> OutputReader:
+        return OutputReader(self._exchange, self._about, stream)
+
+    @property
+    def _about(self) -> About:
+        return About(self.id, self.sandbox_id, self.epoch)
+
+    def learn(self, record: protocol.Execution) -> Execution:
+        """For those who follow it: takes the server's latest answer."""
+        return self._take(record)
 
     def _take(self, record: protocol.Execution) -> Execution:
-        attempts = self.record.attempts
-        self.record = record if record.attempts >= attempts else record.model_copy(update={"attempts": attempts})
+        with self._lock:
+            if self.record.over and not record.over:
+                return self  # another thread learnt of the end while this answer, from before it, was on its way
+            attempts = self.record.attempts
+            self.record = record if record.attempts >= attempts else record.model_copy(update={"attempts": attempts})
         return self
 
     def __repr__(self) -> str:

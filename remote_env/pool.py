@@ -1,4 +1,4 @@
-"""The connections below `requests`: socket options, idle limits, counting, and one rule about failures.
+"""The connections below `requests`: addresses, socket options, idle limits, counting, closing, and one rule about failures.
 
 The rule: whatever goes wrong before a connection stands (name, refusal, timeout, TLS handshake, a wrong certificate)
 leaves here as urllib3's ConnectTimeoutError family, and nothing else does. So the transport can tell "no byte was sent"
@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from remote_env.dial import Address, DialError, dial
 from remote_env.stats import Stats
 from remote_env.tls import Tls
 
@@ -45,51 +46,96 @@ def socket_options() -> list[tuple[int, int, int]]:
 
 
 class Connections:
-    """What a pool and its connections share: counters, the idle limit, and which sockets are open."""
+    """What a pool and its connections share: counters, the idle limit, and which sockets there are."""
 
     def __init__(self, stats: Stats, idle_s: float) -> None:
         self.stats = stats
         self.idle_s = idle_s
         self.generation = 0  # raised by a rebuild: connections of an older one are not used again
         self._open: weakref.WeakSet[_Counted] = weakref.WeakSet()
+        self._dialling: set[socket.socket] = set()
+        self._closed = False
         self._lock = threading.RLock()  # reentrant: finalizers close connections too
+        self._used = threading.local()
+
+    def dial(self, host: str, port: int, timeout_s: float, options: list[tuple[int, int, int]]) -> tuple[socket.socket, Address]:
+        """A connected socket, and where it leads. Raises DialError (an OSError), at once when closed meanwhile."""
+        return dial(host, port, timeout_s, options, begun=self._begun, ended=self._ended)
+
+    def _begun(self, sock: socket.socket) -> None:
+        with self._lock:
+            if self._closed:
+                raise ConnectionAbortedError("the client is closed")
+            self._dialling.add(sock)
+
+    def _ended(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._dialling.discard(sock)
 
     def opened(self, connection: _Counted) -> None:
+        """Raises ConnectionAbortedError when closed meanwhile: nobody would ever shut this one down."""
         connection.generation = self.generation
         with self._lock:
+            if self._closed:
+                raise ConnectionAbortedError("the client is closed")
             self._open.add(connection)
         self.stats.add(connections_opened=1)
+
+    def uses(self, connection: _Counted) -> None:
+        """This thread's request goes over that connection."""
+        self._used.connection = connection
+
+    def last_address(self) -> str:
+        """Where this thread's latest request went, for a log line."""
+        connection: _Counted | None = getattr(self._used, "connection", None)
+        return str(connection.address) if connection is not None and connection.address is not None else "no address"
 
     def is_stale(self, connection: _Counted) -> bool:
         return connection.generation != self.generation or time.monotonic() - connection.last_used > self.idle_s
 
-    def shut_down(self) -> None:
-        """Wakes every thread that waits in a read; closing the descriptor alone would not."""
+    def sockets(self) -> list[socket.socket]:
+        """Of the connections that are open, in use or idle."""
         with self._lock:
-            sockets = [connection.sock for connection in self._open]
+            return [sock for connection in self._open if (sock := connection.sock) is not None]
+
+    def shut_down(self) -> None:
+        """Wakes every thread that waits in a read or for a connection; closing the descriptor alone would not. For good."""
+        with self._lock:
+            self._closed = True
+            sockets = [*self.sockets(), *self._dialling]
         for sock in sockets:
-            if sock is not None:
-                try:
-                    # Below TLS on purpose: SSLSocket.shutdown() is not safe beside a reader in another thread.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
-                except OSError:
-                    continue  # already closed by its own thread
+            try:
+                # Below TLS on purpose: SSLSocket.shutdown() is not safe beside a reader in another thread.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                continue  # already closed by its own thread
 
 
 class _Counted(HTTPConnection):
     connections: Connections
+    address: Address | None = None
     generation = -1
     last_used = 0.0
+
+    def _new_conn(self) -> socket.socket:
+        timeout_s = self.timeout if isinstance(self.timeout, (int, float)) else None
+        sock, self.address = self.connections.dial(self._dns_host, self.port, timeout_s or 0.0, list(self.socket_options or ()))  # type: ignore[arg-type]
+        return sock
 
     def connect(self) -> None:
         try:
             super().connect()
+            self.connections.opened(self)
         except ConnectTimeoutError:
             raise
         except (OSError, HTTPError, ValueError) as error:  # the last: a certificate of another name
             self.close()
-            raise NewConnectionError(self, f"no connection: {error}") from error
-        self.connections.opened(self)
+            at = "" if self.address is None or isinstance(error, DialError) else f" ({self.address})"
+            raise NewConnectionError(self, f"{_told(error)}{at}") from error
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, DialError) else f"no connection: {type(error).__name__}: {error}"
 
 
 class _CountedTls(_Counted, HTTPSConnection):
@@ -107,6 +153,7 @@ class _Pool(HTTPConnectionPool):
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection: Any = super()._get_conn(timeout)
+        self.connections.uses(connection)
         if connection.sock is not None:
             if self.connections.is_stale(connection):
                 connection.close()  # it connects again when it is used

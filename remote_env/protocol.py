@@ -20,6 +20,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 PROTOCOL_VERSION = 1
 DEFAULT_PORT = 9527
 EPOCH_HEADER = "X-Remote-Env-Epoch"
+# Which execution and which server an answer is of: to be held against what was asked.
+EXECUTION_HEADER = "X-Remote-Env-Execution"
+SANDBOX_HEADER = "X-Remote-Env-Sandbox"
+INSTANCE_HEADER = "X-Remote-Env-Instance"
 INLINE_LIMIT = 256 * 1024  # bytes of output inside an Execution; the rest is fetched by Range
 OUTPUT_LIMIT = 64 << 20  # bytes kept of one execution's output, half head, half tail
 BODY_LIMIT = 16 << 20  # bytes of one request body
@@ -148,19 +152,27 @@ class SandboxList(Answer):
 
 
 class LeaseRenewal(Request):
-    """POST /v1/leases"""
+    """POST /v1/leases: of one run, or of several in one call"""
 
     run_id: Id
+    run_ids: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()  # further ones
 
 
 class LeaseAnswer(Answer):
+    """Of all runs that were renewed together."""
+
     run_id: str
-    expires_in_s: float | None  # None: the run has no sandbox
+    run_ids: list[str] = []  # the further ones
+    expires_in_s: float | None  # the least of them; None: they have no sandbox
     live: list[str]
-    gone: dict[str, str]  # sandbox id → reason, of this run's sandboxes that ended in the last hours
+    gone: dict[str, str]  # sandbox id → reason, of their sandboxes that ended lately
 
 
 # ----------------------------------------------------------------------------------------------- executions
+
+
+Streams = Literal["merged", "split"]
+"""merged: stdout and stderr as one output, in the order written; split: each by itself."""
 
 
 class ExecutionSpec(Request):
@@ -181,7 +193,7 @@ class ExecutionSpec(Request):
     idle_timeout_s: Duration | None = None
     grace_s: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = GRACE_S
     output_limit_bytes: Annotated[int, Field(ge=2, le=64 << 30)] = OUTPUT_LIMIT
-    streams: Literal["merged"] = "merged"
+    streams: Streams = "merged"  # output_limit_bytes holds for each stream by itself
 
     @model_validator(mode="after")
     def _one_of_each(self) -> ExecutionSpec:
@@ -269,7 +281,9 @@ class Execution(Answer):
     state: ExecutionState
     cancelling: bool = False
     outcome: Outcome | None = None
-    output: Output = Output()
+    streams: Streams = "merged"
+    output: Output = Output()  # stdout alone where the streams are split
+    stderr: Output | None = None  # only where they are
     accepted_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -333,6 +347,7 @@ class Health(Answer):
 
 PROBLEMS: dict[str, tuple[int, str, bool | Literal["unknown"], bool]] = {
     # code: (status, title, accepted, retryable)
+    "damaged": (400, "The request was damaged on the way", False, True),
     "unauthorized": (401, "The token is missing or wrong", False, False),
     "forbidden": (403, "Not allowed", False, False),
     "not_found": (404, "Unknown here", False, False),

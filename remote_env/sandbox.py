@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from remote_env import protocol
+from remote_env.correlation import About
 from remote_env.courier import Courier
 from remote_env.creation import remove_sandbox
 from remote_env.errors import (
@@ -20,11 +21,14 @@ from remote_env.errors import (
     CommandNotDelivered,
     EpochChanged,
     InvalidSpec,
+    OutcomeUnknownError,
     RemoteEnvError,
     SandboxGone,
 )
+from remote_env.eventstream import EventStream
 from remote_env.exchange import Refused
 from remote_env.execution import Execution
+from remote_env.listener import Listener, OnOutput
 from remote_env.protocol import EPOCH_HEADER, AbandonRequest, ExecutionSpec, new_id
 
 if TYPE_CHECKING:
@@ -76,6 +80,7 @@ class Sandbox:
         check: bool = False,
         idempotent: bool | None = None,
         on_undelivered: OnUndelivered | None = None,
+        on_output: OnOutput | None = None,
         **spec: Any,
     ) -> Execution:
         """Runs the command at most once and waits for its end. Ctrl-C cancels it.
@@ -87,21 +92,54 @@ class Sandbox:
                 `reads` recognise. A command that changes nothing is run again, as a new execution, when its request or
                 its sandbox's answer got lost.
             on_undelivered: "redeliver": when the request got lost and is fenced, send it once more under a new id.
+            on_output: called with each `OutputPiece` as it comes, in a thread of its own; nobody waits for it, but for
+                `Timings.listener_grace_s` at the end. A command that is run again is heard again, from offset 0. When it
+                raises, that is logged and it is not called any more.
             spec: the other fields of `protocol.ExecutionSpec`: workdir, env, user, stdin (str or bytes), timeout_s,
-                idle_timeout_s, grace_s, output_limit_bytes, shell, login, make_workdir.
+                idle_timeout_s, grace_s, output_limit_bytes, streams ("merged" or "split"), shell, login, make_workdir; and id,
+                to send what an earlier process may have sent already: the command still runs at most once, and nothing is
+                said of it but what the server knows.
 
         Raises NotRunError, OutcomeUnknownError, SandboxGone, MisuseError (each with its kinds).
         """
-        execution = Execution(self._client, self._deliver(command, idempotent, on_undelivered or self._client.on_undelivered, spec))
+
+        def send(request: ExecutionSpec, deadline: float) -> protocol.Execution:
+            fresh = request.id != spec.get("id")
+            if on_output is None:
+                return self._send(request, deadline, fresh=fresh)
+            return self._send_heard(request, deadline, on_output, fresh)
+
+        execution = Execution(self._client, self._deliver(command, idempotent, on_undelivered, spec, send))
         if check:
             _check(execution)
         return execution
 
     def start(self, command: str | Sequence[str], **spec: Any) -> Execution:
         """Sends the command and returns as soon as the server has it in its journal. Arguments and errors as `run`."""
-        self._require_live()
+        self._require_live(spec)
         request = self._spec(command, spec)
-        return Execution(self._client, self._send(request, None, accepted_suffices=True))
+        return Execution(self._client, self._send(request, None, accepted_suffices=True, fresh="id" not in spec))
+
+    def stream(
+        self,
+        command: str | Sequence[str],
+        *,
+        idempotent: bool | None = None,
+        on_undelivered: OnUndelivered | None = None,
+        **spec: Any,
+    ) -> EventStream:
+        """Sends the command and follows it: an iterator of what happens to it (`events`), the last being `Ended` with the
+        `Execution` that `run` would have returned. The command is on its way when this returns.
+
+        Leaving the loop, Ctrl-C in it too, does not cancel the command: `cancel()` of the stream does, and `.execution` is its
+        handle. Arguments and errors as `run`; of commands that only read, those are run again whose request got lost, and none
+        that has begun. What the iteration raises: see `EventStream`.
+        """
+
+        def send(request: ExecutionSpec, deadline: float) -> protocol.Execution:
+            return self._send(request, deadline, accepted_suffices=True, fresh=request.id != spec.get("id"))
+
+        return Execution(self._client, self._deliver(command, idempotent, on_undelivered, spec, send)).stream()
 
     def remove(self, purge: bool = False) -> None:
         """Kills what runs in it and removes the container; results stay at the server for its retention, output too
@@ -136,9 +174,15 @@ class Sandbox:
     # ---------------------------------------------------------------------------------------------------- delivery
 
     def _deliver(
-        self, command: str | Sequence[str], idempotent: bool | None, on_undelivered: OnUndelivered, options: dict[str, Any]
+        self,
+        command: str | Sequence[str],
+        idempotent: bool | None,
+        on_undelivered: OnUndelivered | None,
+        options: dict[str, Any],
+        send: Callable[[ExecutionSpec, float], protocol.Execution],
     ) -> protocol.Execution:
-        self._require_live()
+        self._require_live(options)
+        on_undelivered = on_undelivered or self._client.on_undelivered
         transport = self._exchange.transport
         spec = self._spec(command, options)
         deadline = time.monotonic() + transport.timings.call_s(spec.timeout_s)
@@ -147,7 +191,7 @@ class Sandbox:
         while True:
             undelivered: CommandNotDelivered | None = None
             try:
-                execution = self._send(spec, deadline)
+                execution = send(spec, deadline)
             except CommandNotDelivered as error:
                 undelivered = error
             else:
@@ -190,11 +234,13 @@ class Sandbox:
             return False
         return self.record.state == "running" and self.epoch == epoch
 
-    def _send(self, spec: ExecutionSpec, deadline: float | None, *, accepted_suffices: bool = False) -> protocol.Execution:
+    def _send(
+        self, spec: ExecutionSpec, deadline: float | None, *, accepted_suffices: bool = False, fresh: bool = True
+    ) -> protocol.Execution:
         self._client.keep_alive()
         courier = Courier(self._exchange, self.id, self.epoch)
         try:
-            return courier.run(spec, deadline=deadline, accepted_suffices=accepted_suffices)
+            return courier.run(spec, deadline=deadline, accepted_suffices=accepted_suffices, fresh=fresh)
         except (SandboxGone, EpochChanged) as error:
             self.mark_gone(str(error))
             error.sandbox_id = self.id
@@ -206,25 +252,56 @@ class Sandbox:
             self._call_off(spec.id)
             raise
 
+    def _send_heard(self, spec: ExecutionSpec, deadline: float, on_output: OnOutput, fresh: bool) -> protocol.Execution:
+        """`_send`, with somebody who is told of the output. The result comes as it always does; the listener only reads."""
+        execution = Execution(self._client, self._send(spec, deadline, accepted_suffices=True, fresh=fresh))
+        listener: Listener | None = None
+        try:
+            listener = Listener(EventStream(execution, self._exchange, counted=False), on_output)
+            if not execution.over:
+                self._await(execution, deadline)
+        except BaseException as error:
+            if listener is not None:
+                listener.stop()
+            if isinstance(error, RemoteEnvError):
+                error.sandbox_id = self.id
+            else:  # Ctrl-C above all
+                self._call_off(execution.id)
+            raise
+        listener.conclude(execution.record, self._exchange.transport.timings.listener_grace_s)
+        return execution.record
+
+    def _await(self, execution: Execution, deadline: float) -> None:
+        """Waits for its end. Raises OutcomeUnknownError, also when the deadline comes first."""
+        try:
+            execution.wait(max(0.0, deadline - time.monotonic()))
+        except TimeoutError as error:
+            raise OutcomeUnknownError(
+                f"Execution {execution.id} has not ended within the call's deadline. It is not cancelled: ask for it by its id, do not "
+                "send it again.",
+                execution_id=execution.id,
+            ) from error
+
     def _call_off(self, execution_id: str) -> None:
         """Cancels the command; where the server does not know it yet, fences its id. For a short while only."""
         budget_s = self._exchange.transport.timings.farewell_s
         headers = {EPOCH_HEADER: self.epoch, "Content-Type": "application/json"}
         path = f"/v1/executions/{execution_id}"
+        about = About(execution_id, self.id, self.epoch)
         fence = AbandonRequest(sandbox_id=self.id).model_dump_json().encode()
         log.warning("execution %s in sandbox %s: interrupted: cancelling it", execution_id, self.id)
         try:
             try:
-                self._exchange.ask(protocol.Execution, "POST", f"{path}/cancel", b"", headers, budget_s=budget_s)
+                self._exchange.ask(protocol.Execution, "POST", f"{path}/cancel", b"", headers, budget_s=budget_s, about=about)
             except Refused as refusal:
                 if refusal.problem.status != 404:
                     raise
-                self._exchange.ask(protocol.Execution, "POST", f"{path}/abandon", fence, headers, budget_s=budget_s)
+                self._exchange.ask(protocol.Execution, "POST", f"{path}/abandon", fence, headers, budget_s=budget_s, about=about)
         except (RemoteEnvError, Refused) as error:
             log.warning("execution %s in sandbox %s could not be cancelled: %s", execution_id, self.id, error)
 
-    def _require_live(self) -> None:
-        if self._gone is not None:
+    def _require_live(self, spec: Mapping[str, Any]) -> None:
+        if self._gone is not None and "id" not in spec:  # of a given id, which may have been sent before, only the server can tell
             raise SandboxGone(f"Sandbox {self.id} is gone: {self._gone}. This command did not run. Make a new sandbox.", sandbox_id=self.id)
 
     def _spec(self, command: str | Sequence[str], options: dict[str, Any]) -> ExecutionSpec:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -21,10 +22,14 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError
 
 from remote_env.config import Endpoint
+from remote_env.dial import DialError
+from remote_env.digest import DIGEST_HEADER, content_digest, is_damaged
 from remote_env.forks import tell_in_child
 from remote_env.pool import Adapter, Connections
 from remote_env.stats import Stats
+from remote_env.streamed import StreamBroken, StreamedReply
 from remote_env.timings import Timings
+from remote_env.trace import trace, tracing
 
 ENVIRONMENT_POOL_SIZE = 10
 CLIENT_POOL_SIZE = 64
@@ -115,10 +120,11 @@ class Transport:
         if self._pid != os.getpid():
             self.after_fork_in_child()
         if self._closed.is_set():
-            raise NotSent("the client is closed")
+            raise NotSent("the client is closed; no byte was sent")
         request = self._request(method, path, body, headers)
         connections = self._connections
         timeout = (self.timings.connect_s, read_s or self.timings.request_s)
+        began = time.monotonic() if tracing("transport") else 0.0
         try:
             response = self._session.send(request, timeout=timeout, allow_redirects=False, proxies={}, verify=True, cert=None, stream=False)
             content = response.content
@@ -126,14 +132,49 @@ class Transport:
             self.stats.add(calls=1)
             reason = _not_sent_reason(error)
             if reason is not None:
+                trace("transport", "%s %s: %s", method, _shown(path), reason)
                 raise NotSent(reason) from error
+            reason = f"{_innermost(error)} ({connections.last_address()}); a byte may have been sent"
+            trace("transport", "%s %s: %s", method, _shown(path), reason)
             self._rebuild(connections)
-            raise MaybeSent(_innermost(error)) from error
+            raise MaybeSent(reason) from error
         self.stats.add(calls=1, bytes_sent=len(body or b""), bytes_received=len(content))
+        if tracing("transport"):
+            trace(
+                "transport", "%s %s: %d, %d bytes sent, %d received, %.1f ms (%s)",
+                method, _shown(path), response.status_code, len(body or b""), len(content), (time.monotonic() - began) * 1000,
+                connections.last_address(),
+            )  # fmt: skip
         length = response.headers.get("Content-Length")
         if length is not None and method != "HEAD" and length != str(len(content)):
-            raise MaybeSent(f"the answer was cut: {len(content)} of {length} bytes")
+            raise MaybeSent(f"the answer was cut: {len(content)} of {length} bytes ({connections.last_address()}); the request was sent")
+        if is_damaged(content, response.headers.get(DIGEST_HEADER)):
+            raise MaybeSent(f"the answer was damaged: its sha-256 is another one ({connections.last_address()}); the request was sent")
         return Reply(response.status_code, response.headers, content)
+
+    def stream(self, path: str, headers: dict[str, str], *, silence_s: float) -> StreamedReply:
+        """A GET whose answer is read while it comes, for as long as it lasts; `silence_s` is the longest silence in it.
+
+        Its connection serves nothing else any more and is closed with it. Raises NotSent, MaybeSent, StreamBroken (silent).
+        """
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
+        if self._closed.is_set():
+            raise NotSent("the client is closed; no byte was sent")
+        request = self._request("GET", path, None, headers)
+        self.stats.add(calls=1)
+        try:
+            response = self._session.send(
+                request, timeout=(self.timings.connect_s, silence_s), allow_redirects=False, proxies={}, verify=True, cert=None, stream=True
+            )
+        except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
+            reason = _not_sent_reason(error)
+            if reason is not None:
+                raise NotSent(reason) from error
+            if isinstance(error, requests.Timeout):
+                raise StreamBroken(f"no answer for {silence_s:.0f} s", silent=True) from error
+            raise MaybeSent(f"{_innermost(error)} ({self._connections.last_address()})") from error
+        return StreamedReply(response, self.stats)
 
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None) -> requests.PreparedRequest:
         """Prepared by hand: `requests` would parse, encode and merge the same things anew for each call."""
@@ -147,11 +188,20 @@ class Transport:
             request.headers.update(headers)
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
+            request.headers[DIGEST_HEADER] = content_digest(body)
         elif method == "POST":
             request.headers["Content-Length"] = "0"
         request.body = body
         request.hooks = {"response": []}
         return request  # type: ignore[no-any-return]
+
+    def rebuild(self) -> None:
+        """What is idle in the pool is not used again: the link was seen to be dead. Not more often than `rebuild_s`."""
+        self._rebuild(self._connections)
+
+    def sockets(self) -> list[socket.socket]:
+        """Of the connections that are open now: for somebody who watches them."""
+        return self._connections.sockets()
 
     def _rebuild(self, connections: Connections) -> None:
         """A dead link kills all its connections at once: none of the idle ones is worth trying."""
@@ -198,10 +248,17 @@ def _not_sent_reason(error: BaseException) -> str | None:
 def _innermost(error: BaseException) -> str:
     """The words of the first cause: what the socket said, without the layers around it."""
     while True:
+        if isinstance(error, DialError):
+            return str(error)
         nested = error.__cause__ or next((arg for arg in error.args if isinstance(arg, BaseException)), None)
         if nested is None:
             return f"{type(error).__name__}: {error}"
         error = nested
+
+
+def _shown(path: str) -> str:
+    """A path for a trace: without its query, which may hold a caller's own names."""
+    return path.partition("?")[0]
 
 
 _user_agent_text = ""

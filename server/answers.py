@@ -11,16 +11,22 @@ from remote_env.protocol import INLINE_LIMIT, Execution, Outcome, Output, Sandbo
 from server.journal import ExecutionRow, SandboxRow
 from server.live import LiveExecution, LiveSandbox
 from server.machines.execution import State
-from server.spool import Kept, Spool, read
+from server.output import FACTS
+from server.spool import MERGED, SPLIT, Kept, Spool, Stream, read
 
 
-def kept_of(final: Mapping[str, Any]) -> Kept:
-    output = final["output"]
-    return Kept(output["total"], output["head"], output["tail"], output["truncated"])
+def streams_of(final: Mapping[str, Any]) -> tuple[Stream, ...]:
+    """The streams of an ended execution, as its final row has them."""
+    return SPLIT if FACTS["stderr"] in final else MERGED
 
 
-def _output(spool: Spool, execution_id: str, final: Mapping[str, Any], inline: bool) -> Output:
-    kept, facts = kept_of(final), final["output"]
+def kept_of(final: Mapping[str, Any], stream: Stream) -> Kept:
+    facts = final[FACTS[stream]]
+    return Kept(facts["total"], facts["head"], facts["tail"], facts["truncated"])
+
+
+def _output(spool: Spool, execution_id: str, final: Mapping[str, Any], stream: Stream, inline: bool) -> Output:
+    kept, facts = kept_of(final, stream), final[FACTS[stream]]
     fields: dict[str, Any] = {
         "total_bytes": kept.total, "kept_bytes": kept.size, "sha256": facts["sha256"], "truncated": kept.truncated,
         "gap": kept.gap, "output_open": facts.get("open", False),
@@ -29,7 +35,7 @@ def _output(spool: Spool, execution_id: str, final: Mapping[str, Any], inline: b
         fields |= {"text": "", "encoding": "utf-8"}
     elif inline and kept.size <= INLINE_LIMIT:
         try:
-            fields |= _shown(read(spool.path(execution_id), kept, 0, kept.size))
+            fields |= _shown(read(spool.path(execution_id, stream), kept, 0, kept.size))
         except FileNotFoundError:
             fields["purged"] = True
     return Output(**fields)
@@ -46,10 +52,11 @@ def live_answer(live: LiveExecution) -> Execution:
     """An execution that has not ended."""
     running = live.machine.state in (State.RUNNING, State.DRAINING)
     sandbox = live.sandbox
+    so_far = [Output(total_bytes=output.spool_file.total) for output in live.outputs]
     return Execution(
         id=live.id, sandbox_id=sandbox.id, epoch=sandbox.epoch or "", run_id=sandbox.run_id,
         state="running" if running else "accepted", cancelling=live.machine.cancelling,
-        output=Output(total_bytes=0 if live.spool_file is None else live.spool_file.total),
+        streams="split" if len(so_far) == 2 else "merged", output=so_far[0], stderr=so_far[1] if len(so_far) == 2 else None,
         accepted_at=_time(live.accepted_at), started_at=_time(live.started_at),
     )  # fmt: skip
 
@@ -74,10 +81,12 @@ def _ended(
     ended_at: float | None, cancelling: bool, inline: bool,
 ) -> Execution:  # fmt: skip
     outcome = Outcome(**final["outcome"])
+    outputs = [_output(spool, execution_id, final, stream, inline) for stream in streams_of(final)]
     return Execution(
         id=execution_id, sandbox_id=sandbox_id, epoch=epoch, run_id=run_id,
         state="abandoned" if outcome.kind == "not_run" else "ended", cancelling=cancelling, outcome=outcome,
-        output=_output(spool, execution_id, final, inline), accepted_at=_time(accepted_at),
+        streams="split" if len(outputs) == 2 else "merged", output=outputs[0], stderr=outputs[1] if len(outputs) == 2 else None,
+        accepted_at=_time(accepted_at),
         started_at=_time(final.get("started_at")), ended_at=_time(ended_at), waited_for_server_s=final.get("waited_s", 0.0),
         cpu_s=final.get("cpu_s"), max_rss_bytes=final.get("max_rss_bytes"), oom_kills=final.get("oom_kills", 0),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from remote_env.protocol import PROTOCOL_VERSION, Problem
 from server.api import docs
+from server.api.events import event_routes
 from server.api.execute import execute_routes
 from server.api.executions import execution_routes
 from server.api.output import output_routes
@@ -16,7 +17,7 @@ from server.api.sandboxes import sandbox_routes
 from server.api.services import Services
 from server.api.status import status_routes
 from server.auth import Auth
-from server.gate import ABOUT, Gate
+from server.gate import Gate, named_id
 from server.journal import CommitFailed
 from server.lifetime import Lifetime
 from server.metrics import Metrics
@@ -37,10 +38,11 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
         title="remote-env", version=f"{PROTOCOL_VERSION}", summary="Runs a command at most once, and never loses its result.",
         docs_url=None, redoc_url=None, openapi_url="/openapi.json",
     )  # fmt: skip
-    app.add_middleware(Gate, auth=auth, lifetime=life)
+    app.add_middleware(Gate, auth=auth, lifetime=life, instance_id=services.instance_id)
     # First those that every command takes: routes are tried in order.
     app.include_router(execution_routes(services, Reattaches(metrics)))
     app.include_router(output_routes(services))
+    app.include_router(event_routes(services, metrics))
     app.include_router(sandbox_routes(services))
     app.include_router(execute_routes(services, settings, life))
     app.include_router(status_routes(services, metrics, life))
@@ -51,20 +53,20 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
         problem = error.problem
         if problem.code == "commit_failed":
             life.restart(problem.detail)
-        if problem.id is None and ABOUT in request.scope:
-            problem = problem.model_copy(update={"id": request.scope[ABOUT]})
-        return problem_response(problem)
+        if problem.id is None:
+            problem = problem.model_copy(update={"id": named_id(request.scope)})
+        return problem_response(problem, error.about.headers() if error.about is not None else None)
 
     async def on_commit_failed(request: Request, error: Exception) -> Response:
         life.restart(str(error))
         detail = f"whether the request was accepted is unknown: {error}; the server starts again from its journal"
-        return problem_response(Problem.of("commit_failed", detail, id=request.scope.get(ABOUT)))
+        return problem_response(Problem.of("commit_failed", detail, id=named_id(request.scope)))
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
         detail = f"{request.method} {request.url.path} is not part of this server's interface"
-        return problem_response(Problem.of(code, detail), error.headers)
+        return problem_response(Problem.of(code, detail, id=named_id(request.scope)), error.headers)
 
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(CommitFailed, on_commit_failed)

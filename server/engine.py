@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import docker
 import requests
 import urllib3
+from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound, StreamParseError
 from docker.types import Healthcheck, LogConfig, Mount
 from docker.utils import kwargs_from_env, parse_repository_tag
@@ -40,6 +41,7 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID",
 _THREADS = 16
 _PULLS = 8  # at once; a pull takes minutes, so it must not take the place of other calls
 _CALL_S = 60  # seconds for one answer of the engine
+_CONNECT_S = 2  # seconds for an engine to answer on a new connection
 _FOR_EVER_S = 10**8  # seconds without an event are no failure
 
 _BROKEN = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, StreamParseError, OSError)
@@ -151,6 +153,30 @@ class Engine:
     async def info(self) -> dict[str, Any]:
         """The engine's own words about itself (docker info). Raises EngineError."""
         return await self._call(lambda api: dict(api.info()))
+
+    async def takes_connections(self) -> bool:
+        """Whether a new connection is taken. An engine that shuts down goes on answering on those that it has while it ends its
+        containers. One that hangs takes them, and is not going away."""
+
+        def run() -> bool:
+            kwargs = kwargs_from_env()
+            if self._url:
+                kwargs["base_url"] = self._url
+            # A version that is given is not asked for: the constructor stays silent.
+            api = docker.APIClient(version=MINIMUM_DOCKER_API_VERSION, timeout=_CONNECT_S, **kwargs)
+            try:
+                api.ping()
+            except requests.exceptions.Timeout:
+                return True
+            except APIError:
+                return True
+            except _BROKEN:
+                return False
+            finally:
+                api.close()
+            return True
+
+        return await asyncio.to_thread(run)
 
     async def host_path(self, path: Path) -> Path:
         """Where `path` lies for the engine: itself, or, when this server runs in a container, below the source of the
@@ -348,5 +374,6 @@ def _explain(error: APIError) -> str:
 
 
 def _unavailable(error: APIError) -> bool:
-    """An engine that shuts down or starts answers 5xx to everything; a refusal of this very request is not that."""
-    return error.status_code in (502, 503, 504) or "shutting down" in _explain(error)
+    """An engine that shuts down, starts, or has lost its containerd answers 5xx to everything; that this very container cannot
+    be started, as the OCI runtime found, is not that."""
+    return error.status_code in (502, 503, 504) or "OCI runtime" not in _explain(error)

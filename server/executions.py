@@ -7,13 +7,13 @@ import hashlib
 import hmac
 import logging
 import math
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from remote_env.protocol import ExecutionSpec, Outcome
 from server import messages
+from server.descriptors import close_all
 from server.failpoints import failpoint
 from server.journal import ExecutionRow, Journal
 from server.link import Link
@@ -22,9 +22,9 @@ from server.machines import execution as rules
 from server.messages import Ended, Ending, EndingFlag, EndingKind, Run, RunFlag, Stale, Started
 from server.metrics import Metrics
 from server.outcomes import outcome_of
-from server.output import OutputReader
+from server.output import FACTS, LiveOutput
 from server.problems import ProblemError
-from server.spool import Kept, Spool, digest
+from server.spool import MERGED, SPLIT, Spool
 from server.waits import Bell, WaitRoom
 
 log = logging.getLogger("server.executions")
@@ -66,7 +66,10 @@ class Executions:
         return hmac.new(self._key, canonical.encode(), hashlib.sha256).digest()
 
     def accept(self, sandbox: LiveSandbox, spec: ExecutionSpec) -> LiveExecution:
-        """Commit a new execution and send it when its turn comes."""
+        """Commit a new execution and send it when its turn comes. Raises ProblemError invalid, commit_failed."""
+        if spec.streams == "split" and sandbox.link_version < messages.SPLIT_SINCE:
+            detail = "streams: this sandbox was made before the server was upgraded and keeps one output only: make a new sandbox"
+            raise ProblemError("invalid", detail, id=spec.id)
         secrets = spec.model_dump(include={"env", "stdin", "stdin_base64"}, exclude_defaults=True) or None
         public = spec.model_dump(mode="json", exclude={"id", "env", "stdin", "stdin_base64"}, exclude_defaults=True)
         return self._accept(sandbox, spec.id, "run", public, self.spec_hash(spec), secrets)
@@ -108,11 +111,14 @@ class Executions:
         grace_s = float(spec.get("grace_s", default["grace_s"].default))
         limit_s = timeout_s + grace_s + _DEADLINE_MARGIN_S
         idle_s = spec.get("idle_timeout_s")
+        streams = SPLIT if spec.get("streams") == "split" else MERGED
+        output_limit = int(spec.get("output_limit_bytes", default["output_limit_bytes"].default))
         live = LiveExecution(
             id=row.id, number=row.number, sandbox=sandbox, machine=rules.ExecutionMachine(row.kind, row.cancelling),
             spec=row.spec, spec_hash=row.spec_hash, secrets=row.secrets, accepted_at=row.accepted_at,
-            deadline=self._loop.time() + row.accepted_at - time.time() + limit_s, limit_s=limit_s,
-            output_limit=int(spec.get("output_limit_bytes", default["output_limit_bytes"].default)),
+            deadline=self._loop.time() + limit_s,  # not from `accepted_at`: the wall clock may have jumped while no server ran
+            limit_s=limit_s,
+            outputs=tuple(LiveOutput(stream, self._spool.open(row.id, output_limit, stream)) for stream in streams),
             ended=Bell(self._room), moved=Bell(self._room), activity_every=None if idle_s is None else idle_s / 4,
         )  # fmt: skip
         sandbox.executions[row.id] = live
@@ -146,6 +152,8 @@ class Executions:
         sandbox = live.sandbox
         spec = ExecutionSpec.model_validate({"id": live.id, **(live.spec or {}), **(live.secrets or {})})
         flags = RunFlag.MAKE_WORKDIR if spec.make_workdir else RunFlag(0)
+        if spec.streams == "split":
+            flags |= RunFlag.SPLIT
         argv: tuple[str, ...]
         if spec.argv is not None:
             argv = spec.argv
@@ -166,25 +174,24 @@ class Executions:
 
     # ---------------------------------------------------------------------------------------- from the init
 
-    def message(self, sandbox: LiveSandbox, message: messages.FromInit, pipe: int | None) -> None:
-        """Carry out what the init says about one execution; `pipe`, a read end, belongs to it from here on.
+    def message(self, sandbox: LiveSandbox, message: messages.FromInit, pipes: Sequence[int]) -> None:
+        """Carry out what the init says about one execution; `pipes`, read ends, belong to it from here on.
 
         Raises BadMessage for what the init must not say.
         """
         try:
-            live, event = self._interpret(sandbox, message)
+            live, event = self._interpret(sandbox, message, len(pipes))
         except messages.BadMessage:
-            if pipe is not None:
-                os.close(pipe)
+            close_all(pipes)
             raise
         try:
-            self.hear(live, event, pipe)
+            self.hear(live, event, pipes)
         except rules.InvalidTransition as error:
             raise messages.BadMessage(str(error)) from None
         if isinstance(message, Started):
             failpoint("after_started")
 
-    def _interpret(self, sandbox: LiveSandbox, message: messages.FromInit) -> tuple[LiveExecution, rules.Event]:
+    def _interpret(self, sandbox: LiveSandbox, message: messages.FromInit, pipes: int) -> tuple[LiveExecution, rules.Event]:
         if isinstance(message, Stale):
             raise messages.BadMessage(f"number {message.number} was taken before: another server sent to this init")
         assert isinstance(message, Started | Ended)
@@ -193,19 +200,21 @@ class Executions:
             raise messages.BadMessage(f"{type(message).__name__} of {message.id!r}, which this sandbox does not run")
         if isinstance(message, Ended):
             return live, rules.EndingArrived(message.ending)
+        if pipes != len(live.outputs):
+            raise messages.BadMessage(f"{message.id} came with {pipes} read ends, it has {len(live.outputs)}")
         live.started_at = message.started_ns / 1e9
         self._metrics.started(max(0.0, live.started_at - live.accepted_at))
         return live, rules.Started()
 
-    def hear(self, live: LiveExecution, event: rules.Event, pipe: int | None) -> None:
-        """Apply what a link said; `pipe` is the read end that came with it and belongs to the execution now."""
-        live.handed_over = pipe
+    def hear(self, live: LiveExecution, event: rules.Event, pipes: Sequence[int]) -> None:
+        """Apply what a link said; `pipes` are the read ends that came with it, one for each output or none, and belong to the
+        execution now."""
+        live.handed_over = tuple(pipes)
         try:
             self.apply(live, event)
         finally:
-            if live.handed_over is not None:
-                os.close(live.handed_over)
-                live.handed_over = None
+            close_all(live.handed_over)
+            live.handed_over = ()
 
     # ---------------------------------------------------------------------------------------- instructions
 
@@ -241,17 +250,16 @@ class Executions:
             link.send(messages.skip(live.number, live.id))
 
     def _attach(self, live: LiveExecution) -> None:
-        if live.reader is not None:
-            live.reader.close()
-            live.reader = None
-        if live.handed_over is None:
+        live.moved.ring()  # it has started, or was taken up again
+        for output in live.outputs:
+            output.detach()
+        if not live.handed_over:
             return
-        if live.spool_file is None:
-            live.spool_file = self._spool.open(live.id, live.output_limit)
         if live.started_at is not None:  # its clocks run from here; it may have waited for its turn
-            live.deadline = max(live.deadline, self._loop.time() + live.started_at - time.time() + live.limit_s)
-        pipe, live.handed_over = live.handed_over, None
-        live.reader = OutputReader(pipe, live.spool_file, lambda: self._on_output(live), self.on_fatal)
+            live.deadline = max(live.deadline, self._loop.time() + min(0.0, live.started_at - time.time()) + live.limit_s)
+        pipes, live.handed_over = live.handed_over, ()
+        for output, pipe in zip(live.outputs, pipes, strict=True):
+            output.attach(pipe, lambda: self._on_output(live), self.on_fatal)
         if live.secrets is not None:
             self._wipe_soon(live)
 
@@ -266,12 +274,10 @@ class Executions:
     def _take_output(self, live: LiveExecution, ending: Ending) -> None:
         failpoint("before_output_taken")
         live.ending = ending
-        if live.reader is not None and ending.flags & EndingFlag.OUTPUT_OPEN:
+        read = any(output.reader is not None for output in live.outputs)
+        if read and ending.flags & EndingFlag.OUTPUT_OPEN:
             live.drain = self._loop.create_task(self._take_slowly(live, self._drain_grace_s))
-            return
-        if live.reader is not None:
-            live.reader.drain()
-        if self._finish_output(live):
+        elif self._finish_output(live):
             self.apply(live, rules.OutputTaken())
         else:
             live.drain = self._loop.create_task(self._take_slowly(live, None))
@@ -279,37 +285,26 @@ class Executions:
     async def _take_slowly(self, live: LiveExecution, linger_s: float | None) -> None:
         """`linger_s` None: the output is taken already, only its sha256 is missing."""
         try:
-            finished = False
-            if linger_s is not None:
-                if live.reader is not None:
-                    await live.reader.linger(linger_s)
-                    live.reader.drain()
-                finished = self._finish_output(live)
-            if not finished:
-                await self._digest(live)
+            await self._settle_output(live, linger_s)
             self.apply(live, rules.OutputTaken())
         except Exception as error:
             # The ending cannot be finished in this process. It waits in the init, so another start can finish it.
             self.on_fatal(error)
             raise
 
-    def _finish_output(self, live: LiveExecution) -> bool:
-        """Close reader and file. False: its sha256 is still to be computed, off the event loop."""
-        if live.reader is not None:
-            live.reader.close()
-            live.reader = None
-        if live.spool_file is None:
-            # An ending that was listed without a pipe can still have output from before a restart.
-            live.spool_file = self._spool.open(live.id, live.output_limit)
-        kept, sha256 = live.spool_file.finish()
-        live.final = {"output": _output_facts(kept, sha256)}
-        return sha256 is not None
-
-    async def _digest(self, live: LiveExecution) -> None:
+    async def _settle_output(self, live: LiveExecution, linger_s: float | None) -> None:
+        """Take what descendants still say for so long, then what the pipes hold, and add up what is kept."""
+        if linger_s is not None:
+            await asyncio.gather(*(output.linger(linger_s) for output in live.outputs))
+            self._finish_output(live)
         assert live.final is not None
-        facts = live.final["output"]
-        kept = Kept(facts["total"], facts["head"], facts["tail"], facts["truncated"])
-        facts["sha256"] = await asyncio.to_thread(digest, self._spool.path(live.id), kept)
+        for output in live.outputs:
+            await output.add_digest(live.final[FACTS[output.stream]])
+
+    def _finish_output(self, live: LiveExecution) -> bool:
+        """Take what the pipes hold, close them and the files. False: a sha256 is still to be computed, off the event loop."""
+        live.final = {FACTS[output.stream]: output.finish() for output in live.outputs}
+        return all(facts["sha256"] is not None for facts in live.final.values())
 
     def _outcome(self, live: LiveExecution, ending: Ending) -> Outcome:
         if ending.kind is EndingKind.SKIPPED and live.machine.kind == "fence":
@@ -325,9 +320,10 @@ class Executions:
         final = dict(live.final)
         final["outcome"] = outcome.model_dump(exclude_defaults=True)
         if ending is not None:
-            if ending.started_ns:
+            if ending.started_ns and ending.kind is not EndingKind.SKIPPED:  # what was skipped was taken, and never started
                 live.started_at = ending.started_ns / 1e9
-            final["output"]["open"] = bool(ending.flags & EndingFlag.OUTPUT_OPEN)
+            for output in live.outputs:
+                final[FACTS[output.stream]]["open"] = bool(ending.flags & EndingFlag.OUTPUT_OPEN)
             final["cpu_s"] = ending.cpu_us / 1e6
             final["max_rss_bytes"] = ending.max_rss_bytes
             final["oom_kills"] = ending.oom_kills
@@ -345,12 +341,12 @@ class Executions:
         live.ended.ring()
         live.moved.ring()
         elapsed = ended_at - live.accepted_at
-        self._metrics.ended(outcome.kind, elapsed, final["output"]["total"], outcome.clock)
+        self._metrics.ended(outcome.kind, elapsed, live.total_bytes, outcome.clock)
         log.info(
             "execution ended",
             extra={
                 "execution_id": live.id, "sandbox_id": sandbox.id, "outcome": outcome.kind, "code": outcome.code,
-                "reason": outcome.reason, "elapsed_s": round(elapsed, 4), "output_bytes": final["output"]["total"],
+                "reason": outcome.reason, "elapsed_s": round(elapsed, 4), "output_bytes": live.total_bytes,
             },
         )  # fmt: skip
 
@@ -369,11 +365,7 @@ class Executions:
             await live.drain
         if live.machine.state is rules.State.ENDED:
             return
-        if live.reader is not None:
-            await live.reader.linger(self._drain_grace_s)
-            live.reader.drain()
-        if not self._finish_output(live):
-            await self._digest(live)
+        await self._settle_output(live, self._drain_grace_s)
         self.apply(live, rules.SandboxOver(reason))
 
     def send_signal(self, live: LiveExecution, link: Link, signum: int) -> None:
@@ -397,10 +389,6 @@ class Executions:
             self._wipe_timer.cancel()
         if self._to_wipe:
             self._wipe()
-
-
-def _output_facts(kept: Kept, sha256: str | None) -> dict[str, Any]:
-    return {"total": kept.total, "head": kept.head, "tail": kept.tail, "truncated": kept.truncated, "sha256": sha256}
 
 
 def _ms(seconds: float | None) -> int:

@@ -4,45 +4,58 @@ hot path of every command."""
 from __future__ import annotations
 
 import logging
+import re
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from remote_env.protocol import BODY_LIMIT, PROTOCOL_VERSION, Problem
+from remote_env.protocol import BODY_LIMIT, ID_PATTERN, INSTANCE_HEADER, PROTOCOL_VERSION, Problem
 from server.auth import Auth, Credentials
-from server.lifetime import Lifetime
+from server.lifetime import RETRY_AFTER_STOP_S, Lifetime
 from server.problems import ProblemError, problem_response
 
 log = logging.getLogger("server.gate")
 
 AUTHORIZED = "remote_env.authorized"  # scope key: whether the request showed the token
 ABOUT = "remote_env.about"  # scope key: the id that the request is about, once it is known
+STREAM = "remote_env.stream"  # scope key: the answer has no end of its own: it is cut rather than waited for
+_HEALTH = "/health"  # the one path that is answered without a token
 _PROTOCOL_HEADER = (b"x-remote-env-protocol", str(PROTOCOL_VERSION).encode())
+_NAMING_PATH = re.compile(rf"/v1/[a-z]+/({ID_PATTERN.pattern})(?:/.*)?")
 _LONGEST_LENGTH = 18  # digits of a Content-Length
-_RETRY_AFTER_STOP_S = 1.0  # a server that is being replaced is back about then
+
+
+def named_id(scope: Scope) -> str | None:
+    """The id that a request is about, as far as it has been read."""
+    named: str | None = scope.get(ABOUT)
+    if named is None and (match := _NAMING_PATH.fullmatch(scope["path"])):
+        named = match[1]
+    return named
 
 
 class Gate:
     """Checks token, Host and Origin, refuses new work while the server stops, bounds the body, marks every answer as ours,
     and turns what nobody caught into a problem (its traceback goes to the log alone)."""
 
-    def __init__(self, app: ASGIApp, *, auth: Auth, lifetime: Lifetime, body_limit: int = BODY_LIMIT) -> None:
+    def __init__(self, app: ASGIApp, *, auth: Auth, lifetime: Lifetime, instance_id: str, body_limit: int = BODY_LIMIT) -> None:
         self._app = app
         self._auth = auth
         self._lifetime = lifetime
         self._body_limit = body_limit
+        self._marks = (_PROTOCOL_HEADER, (INSTANCE_HEADER.lower().encode(), instance_id.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begun = False
+        marks: tuple[tuple[bytes, bytes], ...] = self._marks
 
         async def marked_send(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message["headers"] = [*message.get("headers", ()), _PROTOCOL_HEADER]
+                message["headers"] = [*message.get("headers", ()), *marks]
             await send(message)
 
         host = origin = authorization = length = None
@@ -55,9 +68,11 @@ class Gate:
                 authorization = value
             elif name == b"content-length":
                 length = value
+        if authorization is None and scope["path"] == _HEALTH:
+            marks = (_PROTOCOL_HEADER,)  # to strangers it says nothing of this server
         problem = self._refusal(scope, Credentials(host, origin, authorization), length)
         if problem is not None:
-            await problem_response(problem)(scope, receive, marked_send)
+            await problem_response(problem.model_copy(update={"id": named_id(scope)}))(scope, receive, marked_send)
             return
         scope[AUTHORIZED] = authorization is not None
         try:
@@ -69,16 +84,16 @@ class Gate:
                 raise  # the connection is closed, and the client sees an answer cut short
             # Not what was expected to go wrong (that is a ProblemError, answered further in).
             log.error("request failed", exc_info=error, extra={"method": scope["method"], "path": scope["path"]})
-            problem = Problem.of("internal", "the server failed to answer; its log says why", id=scope.get(ABOUT))
+            problem = Problem.of("internal", "the server failed to answer; its log says why", id=named_id(scope))
             await problem_response(problem)(scope, receive, marked_send)
 
     def _refusal(self, scope: Scope, credentials: Credentials, length: bytes | None) -> Problem | None:
-        is_health = scope["path"] == "/health"
+        is_health = scope["path"] == _HEALTH
         problem = self._auth.refusal(credentials, token_needed=not is_health)
         if problem is not None:
             return problem
         if self._lifetime.stopping and not is_health:
-            return Problem.of("stopping", "the server is stopping; this request was not taken", retry_after_s=_RETRY_AFTER_STOP_S)
+            return Problem.of("stopping", "the server is stopping; this request was not taken", retry_after_s=RETRY_AFTER_STOP_S)
         if length is not None and (len(length) > _LONGEST_LENGTH or (length.isdigit() and int(length) > self._body_limit)):
             return self._too_large()
         return None

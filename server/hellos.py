@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import Protocol
 
 from server import messages
+from server.descriptors import close_all
 from server.executions import Executions
 from server.failpoints import failpoint
 from server.journal import Journal
@@ -48,7 +48,7 @@ class SandboxLink:
     def known_secret(self) -> bytes | None:
         return self._sandbox.secret
 
-    def on_hello(self, link: Link, hello: Hello, pipes: dict[str, int]) -> None:
+    def on_hello(self, link: Link, hello: Hello, pipes: dict[str, tuple[int, ...]]) -> None:
         try:
             if self._sandbox.doomed is not None:
                 raise BadMessage(f"its sandbox is given up: {self._sandbox.doomed}")
@@ -66,8 +66,8 @@ class SandboxLink:
             link.close("the server failed")
             self._executions.on_fatal(error)
         finally:
-            for pipe in pipes.values():
-                os.close(pipe)
+            for read_ends in pipes.values():
+                close_all(read_ends)
 
     def _first(self, link: Link, hello: Hello) -> None:
         """INCARN: the incarnation is committed before the first run is sent."""
@@ -79,7 +79,7 @@ class SandboxLink:
         sandbox.state = rules.after(sandbox.state, rules.Happening.FIRST_HELLO)
         self._take(link)
 
-    def _again(self, link: Link, hello: Hello, pipes: dict[str, int]) -> None:
+    def _again(self, link: Link, hello: Hello, pipes: dict[str, tuple[int, ...]]) -> None:
         """REHELLO: whatever was thought to be sent is forgotten; the init's table is what counts."""
         sandbox = self._sandbox
         assert sandbox.epoch is not None
@@ -92,13 +92,17 @@ class SandboxLink:
             link.close(verdict.reason)
             self._life_cycle.give_up(sandbox, verdict.reason)
             return
+        for execution_id, read_ends in pipes.items():
+            live = sandbox.executions.get(execution_id)
+            if live is not None and len(read_ends) != len(live.outputs):
+                raise BadMessage(f"{len(read_ends)} read ends for {execution_id}, which has {len(live.outputs)}")
         self._take(link)
         started = {entry.id: entry.started_ns / 1e9 for entry in hello.entries if entry.started_ns}
         for execution_id, event in verdict.events:
             live = sandbox.executions.get(execution_id)
             if live is not None:  # a drain may have ended it just now
                 live.started_at = live.started_at or started.get(execution_id)
-                self._executions.hear(live, event, pipes.pop(execution_id, None))
+                self._executions.hear(live, event, pipes.pop(execution_id, ()))
         for execution_id in verdict.acknowledge:
             link.send(messages.ack(execution_id))
         waiting = (live for live in sandbox.executions.values() if live.machine.state is execution_rules.State.WAITING)
@@ -126,13 +130,12 @@ class SandboxLink:
         sandbox.linked.set()
         log.info("link up", extra={"sandbox_id": sandbox.id, "link_version": link.version})
 
-    def on_message(self, link: Link, message: FromInit, pipe: int | None) -> None:
+    def on_message(self, link: Link, message: FromInit, pipes: tuple[int, ...]) -> None:
         if link is not self._sandbox.link:
-            if pipe is not None:
-                os.close(pipe)
+            close_all(pipes)
             return
         try:
-            self._executions.message(self._sandbox, message, pipe)
+            self._executions.message(self._sandbox, message, pipes)
         except BadMessage:
             raise
         except Exception as error:

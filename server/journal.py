@@ -215,9 +215,11 @@ class Journal:
             )
         failpoint("after_incarnation_commit")
 
-    def sandbox_removing(self, sid: str, reason: str) -> None:
+    def sandbox_removing(self, sid: str, reason: str, purge: bool = False) -> None:
+        """`purge`: its results are to be erased when it is removed, by whichever server does it; kept in its spec."""
+        spec = "json_set(spec, '$.purge', json('true'))" if purge else "spec"
         with self._commit() as db:
-            db.execute("UPDATE sandboxes SET state = 'removing', reason = ? WHERE id = ?", (reason, sid))
+            db.execute(f"UPDATE sandboxes SET state = 'removing', reason = ?, spec = {spec} WHERE id = ?", (reason, sid))
         failpoint("after_removing_commit")
 
     def sandbox_over(self, sid: str, state: str, reason: str | None, at: float) -> None:

@@ -39,8 +39,8 @@ class Leases:
 
     def term(self, sandbox: LiveSandbox) -> Term:
         busy = max((live.deadline for live in sandbox.executions.values()), default=None)
-        renewed = max(self._renewed.get(sandbox.run_id, self._began), self._began)
-        return Term(float(sandbox.spec["lease_s"]), sandbox.spec["on_lease_end"], renewed, busy)
+        renewed_at = self._renewed.get(sandbox.run_id)
+        return Term(float(sandbox.spec["lease_s"]), sandbox.spec["on_lease_end"], renewed_at, self._began, busy)
 
     def left_s(self, sandbox: LiveSandbox) -> float:
         """Seconds until its lease is over."""

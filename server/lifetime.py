@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+RETRY_AFTER_STOP_S = 1.0  # a server that is being replaced is back about then
+
 
 class Lifetime:
     """One life of the server's process. Used on the event loop only.

@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
+import itertools
 import logging
 import os
 import socket
-import stat
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,13 +24,14 @@ from pathlib import Path
 from typing import Protocol
 
 from server import messages
+from server.descriptors import close_all, is_read_end, memfd, read_body
 from server.failpoints import failpoint
-from server.messages import BadMessage, FromInit, Hello, Pipes, Run, RunFlag, Type
+from server.messages import BadMessage, FromInit, Hello, Pipes, Run, RunFlag, Started, Type
 
 log = logging.getLogger("server.link")
 
 SOCKET_NAME = "server.sock"
-SUPPORTED_VERSIONS = frozenset({messages.LINK_VERSION})
+SUPPORTED_VERSIONS = frozenset({1, messages.LINK_VERSION})
 """Link versions that this server speaks: its own, and those of inits that were started by servers before it."""
 
 _STRANGERS = 4  # connections at once that have not said hello yet
@@ -53,9 +53,11 @@ class Owner(Protocol):
     def known_secret(self) -> bytes | None:
         """The secret of the first hello, once there was one."""
 
-    def on_hello(self, link: Link, hello: Hello, pipes: dict[str, int]) -> None: ...
+    def on_hello(self, link: Link, hello: Hello, pipes: dict[str, tuple[int, ...]]) -> None:
+        """`pipes`: id → read ends, which are the owner's from here on."""
 
-    def on_message(self, link: Link, message: FromInit, pipe: int | None) -> None: ...
+    def on_message(self, link: Link, message: FromInit, pipes: tuple[int, ...]) -> None:
+        """`pipes`: the read ends that came with it, the owner's from here on."""
 
     def on_ready(self, link: Link) -> None: ...
 
@@ -63,21 +65,6 @@ class Owner(Protocol):
 
     def on_stranger(self, pid: int) -> None:
         """Something connected that is not the init that the journal knows."""
-
-
-def memfd(name: str, content: bytes) -> int:
-    """A descriptor to read `content` from, at its beginning."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-def close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def peer_pid(sock: socket.socket) -> int:
@@ -95,7 +82,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[bytes] = deque()
         self._hello: Hello | None = None
-        self._pipes: dict[str, int] = {}
+        self._pipes: dict[str, tuple[int, ...]] = {}
         self._expecting = 0
         self._writing = False
         self.version = 0
@@ -223,16 +210,26 @@ class Link:
             if large:
                 if not fds:
                     raise BadMessage("a large message came without its descriptor")
-                body = _read_body(fds.pop(0), length)
+                body = read_body(fds.pop(0), length)
             else:
                 body = messages.packet_body(data)
             message = messages.parse(type_, body)
-            wanted = len(message.ids) if isinstance(message, Pipes) else int(type_ is Type.STARTED)
-            if len(fds) != wanted or not all(map(_is_pipe, fds)):
+            if len(fds) not in self._read_ends(message) or not all(map(is_read_end, fds)):
                 raise BadMessage(f"{type_.name} came with {len(fds)} descriptors, or with others than pipes")
             self._message(message, fds)
         finally:
             close_all(fds)
+
+    @property
+    def _streams_most(self) -> int:
+        """Read ends of one execution: version 1 knows of no stderr apart."""
+        return 1 if self.version < messages.SPLIT_SINCE else 2
+
+    def _read_ends(self, message: FromInit) -> range:
+        """How many may come with this message."""
+        if isinstance(message, Pipes):
+            return range(len(message.ids), len(message.ids) + 1)
+        return range(1, self._streams_most + 1) if isinstance(message, Started) else range(1)
 
     def _message(self, message: FromInit, fds: list[int]) -> None:
         """Take a message. Descriptors that are taken over are removed from `fds`."""
@@ -248,14 +245,18 @@ class Link:
             if self._expecting < len(message.ids) or self.welcomed:
                 raise BadMessage("more read ends than announced")
             self._expecting -= len(message.ids)
-            for id_ in message.ids:
-                if id_ in self._pipes:
-                    raise BadMessage("two read ends for one id")
-                self._pipes[id_] = fds.pop(0)
+            for id_, same in itertools.groupby(message.ids):
+                count = len(list(same))
+                if id_ in self._pipes or count > self._streams_most:
+                    raise BadMessage("too many read ends for one id")
+                self._pipes[id_] = tuple(fds[:count])
+                del fds[:count]
         else:
             if not self.welcomed:
                 raise BadMessage(f"{type(message).__name__} came before the welcome")
-            self._owner.on_message(self, message, fds.pop(0) if fds else None)
+            read_ends = tuple(fds)
+            fds.clear()
+            self._owner.on_message(self, message, read_ends)
             return
         if not self._expecting:
             self._deadline.cancel()
@@ -283,34 +284,12 @@ class Link:
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
-        close_all(list(self._pipes.values()))
+        close_all([fd for pipes in self._pipes.values() for fd in pipes])
         self._pipes = {}
         log.debug("link of pid %s closed: %s", self._pid, why)
         self._gone(self)
         if self.welcomed:
             self._owner.on_down(self)
-
-
-def _read_body(fd: int, length: int) -> bytes:
-    """The body of a LARGE message. The descriptor comes from the sandbox: only a memory file is read, and its size is
-    checked before, so nothing here can block or grow."""
-    try:
-        if not os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:") or os.fstat(fd).st_size != length:
-            raise BadMessage("a large message's descriptor is no memory file of its length")
-        body = os.pread(fd, length, 0)
-    except OSError as error:
-        raise BadMessage(f"a large message's descriptor cannot be read: {error.strerror}") from None
-    finally:
-        os.close(fd)
-    if len(body) != length:
-        raise BadMessage("a large message's body is shorter than it says")
-    return body
-
-
-def _is_pipe(fd: int) -> bool:
-    """A read end. A write end, or a descriptor that only names a FIFO, would fail at the first read."""
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    return stat.S_ISFIFO(os.fstat(fd).st_mode) and flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_PATH
 
 
 class Listener:

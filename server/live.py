@@ -12,8 +12,7 @@ from server.link import Link, Listener
 from server.machines import execution as execution_rules
 from server.machines import sandbox as sandbox_rules
 from server.messages import Ending
-from server.output import OutputReader
-from server.spool import SpoolFile
+from server.output import LiveOutput
 from server.waits import Bell
 
 
@@ -30,13 +29,11 @@ class LiveExecution:
     secrets: dict[str, Any] | None
     accepted_at: float  # seconds since 1970
     deadline: float  # on the loop's clock: when its own timeout must have ended it
-    output_limit: int
+    outputs: tuple[LiveOutput, ...]  # one that is merged, or stdout and stderr
     ended: Bell
-    moved: Bell  # output came
+    moved: Bell  # output came, on whichever stream
     limit_s: float = 0.0  # from its start to that deadline
-    spool_file: SpoolFile | None = None
-    reader: OutputReader | None = None
-    handed_over: int | None = None  # a read end that came with the message now being handled
+    handed_over: tuple[int, ...] = ()  # read ends that came with the message now being handled, one for each output
     ending: Ending | None = None
     started_at: float | None = None
     activity_every: float | None = None  # seconds; set where an idle clock runs
@@ -44,6 +41,11 @@ class LiveExecution:
     drain: asyncio.Task[None] | None = None
     final: dict[str, Any] | None = None
     ended_at: float | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """What it has written so far, on all streams."""
+        return sum(output.spool_file.total for output in self.outputs)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +79,11 @@ class LiveSandbox:
     linked: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when its last unfinished execution ends
     work: asyncio.Task[None] | None = None  # its creation or its end, whichever is under way
+
+    @property
+    def link_version(self) -> int:
+        """What its init speaks, as it says, else as the journal has it. A server that did not write it down knew of 1 alone."""
+        return self.link.version if self.link is not None else int(self.spec.get("link_version", 1))
 
     @property
     def takes_work(self) -> bool:

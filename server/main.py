@@ -9,21 +9,24 @@ import os
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server import logs, tls
 from server.app import create_app
 from server.auth import Auth
 from server.datadir import CannotStart, DataDirLock, read_or_make_token, readable_by_others
+from server.failpoints import FailpointError, arm
+from server.gate import STREAM
 from server.journal import JournalError
 from server.lifetime import Lifetime
 from server.listen import BACKLOG, CannotListen, bind, is_loopback
 from server.metrics import Metrics
+from server.restarts import Restarts
 from server.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ log = logging.getLogger("server.main")
 
 KEEP_ALIVE_S = 300  # clients let idle connections go after 30 s, so ours are never the first to be closed
 _DRAIN_S = 10  # seconds that answers under way get once the server stops
+_STALLED_S = 0.2  # of which nothing is read within so many is cut
 _OPEN_FILES = 65536  # descriptors wanted at most: three for each execution, one for each connection
 
 MakeServices = Callable[[Settings, Metrics, Callable[[BaseException], None]], "Services"]
@@ -48,30 +52,35 @@ def serve(settings: Settings, make_services: MakeServices | None = None) -> int:
         The process's exit code: 0 after an orderly stop, 1 when it could not start (the log says why).
     """
     _occupy_standard_descriptors()
+    restarts = Restarts()
     writer = logs.configure(settings.log_format, settings.log_level)
     lifetime = Lifetime()
     lock: DataDirLock | None = None
+    failure: Exception | None = None
     try:
         os.umask(0o077)
+        arm(os.environ)
         _raise_open_files()
         lock = DataDirLock(settings.data_dir)
         uvloop.run(_run(settings, make_services or _world, lifetime, writer))
-    except (CannotStart, CannotListen, JournalError) as error:
+    except (CannotStart, CannotListen, JournalError, FailpointError) as error:
         log.error("cannot start", extra={"reason": str(error)})
-        return 1
+        failure = error
     except Exception as error:
         log.critical("server failed", exc_info=error)
-        return 1
-    finally:
-        if lifetime.restart_reason is None:
-            if lock is not None:
-                lock.release()
-            writer.close()
+        failure = error
+    if failure is not None and restarts.within_one:
+        lifetime.restart(str(failure))
     if lifetime.restart_reason is not None:
-        log.critical("starting again", extra={"reason": lifetime.restart_reason})
-        writer.close()
-        _start_again()
-    return 0
+        if restarts.wait(lifetime.restart_reason):
+            writer.close()
+            restarts.start_again()
+        log.info("stopped")
+        failure = None
+    if lock is not None:
+        lock.release()
+    writer.close()
+    return 0 if failure is None else 1
 
 
 def _world(settings: Settings, metrics: Metrics, on_fatal: Callable[[BaseException], None]) -> Services:
@@ -129,6 +138,36 @@ class _Server(uvicorn.Server):
         """Accept no connection any more, and return from `serve` when the answers under way have been sent."""
         self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        cutting = asyncio.create_task(self._cut_stalled())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)
+
+    async def _cut_stalled(self) -> None:
+        """uvicorn waits until what it has written was sent and, over TLS, until the peer has said goodbye. A consumer that does
+        not read must not hold up the stop; one that follows a stream must not either, however slowly it reads: it comes
+        again. Whether anybody reads can only be seen by looking twice at what is unsent."""
+        before: dict[asyncio.Transport, int] = {}
+        while True:
+            waited_for = {}
+            for connection in self.server_state.connections:
+                transport = connection.transport
+                unsent = transport.get_write_buffer_size()
+                if not unsent and not transport.is_closing():
+                    continue  # its answer is still being made
+                waited_for[transport] = unsent
+                if transport in before and (before[transport] == unsent or _is_stream(connection)):
+                    transport.abort()
+            before = waited_for
+            await asyncio.sleep(_STALLED_S)
+
+
+def _is_stream(connection: object) -> bool:
+    return isinstance(connection, HttpToolsProtocol) and connection.cycle is not None and STREAM in connection.cycle.scope
+
 
 def _certificate(settings: Settings) -> tls.Certificate | None:
     if settings.tls_self_signed:
@@ -180,9 +219,3 @@ def _raise_open_files() -> None:
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _start_again() -> NoReturn:
-    """Become a fresh server with the same command line. Every descriptor of ours, the lock too, closes on exec."""
-    arguments = sys.orig_argv[1:]
-    os.execv(sys.executable, [sys.executable, *arguments])

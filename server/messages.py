@@ -1,4 +1,4 @@
-"""The link's messages, version 1: what server and init say to each other, as bytes.
+"""The link's messages, version 2: what server and init say to each other, as bytes.
 
 The link is a ``SOCK_SEQPACKET`` unix socket; one message is one packet. This file and ``init/link.h`` are the
 two halves of one definition; ``tests/init`` holds them against each other.
@@ -21,9 +21,12 @@ two halves of one definition; ``tests/init`` holds them against each other.
     HELLO    version u32 | incarnation 16 | secret 16 | highest u64 | pipes u32 | count u32 | entries…
              entry: id | number u64 | state u8 (1 running, 2 ended) | ENDING    (running: started_ns alone counts)
     PIPES    count u32 | id…                                    one read end for each id; after a HELLO, before all else
-    STARTED  id | number u64 | started_ns u64                   the read end of its output
+    STARTED  id | number u64 | started_ns u64                   the read end of its output; SPLIT: of stdout, of stderr
     ENDED    id | number u64 | ENDING
     STALE    id | number u64                                    REFUSE: the number was taken before
+
+    SPLIT    an execution that was started with this flag has two read ends: in PIPES its id stands twice in a row, in one
+             packet, stdout's first. `pipes` counts read ends. Version 1 is the same without SPLIT.
 
     ENDING   kind u8 | cause u8 | flags u8 | stage u8 | status i32 | started_ns u64 | ended_ns u64 | cpu_us u64
              | max_rss_bytes u64 | waited_ms u64 | oom_kills u32 | 0 u32
@@ -39,7 +42,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
 
-LINK_VERSION = 1
+LINK_VERSION = 2
+SPLIT_SINCE = 2  # the version that brought RunFlag.SPLIT
 PACKET_LIMIT = 65536  # bytes, header included; a longer message travels as LARGE
 BODY_LIMIT = 32 << 20  # bytes; beyond the HTTP body limit (16 MiB) with room for JSON's escapes
 PIPES_PER_PACKET = 64  # read ends; the kernel's own limit is 253 (SCM_MAX_FD)
@@ -77,6 +81,7 @@ class RunFlag(IntFlag):
     STDIN = 1  # the last descriptor is the command's standard input
     SHELL = 2  # argv[0] may be replaced by "sh" where the image does not have it
     MAKE_WORKDIR = 4  # make the working directory when it is missing
+    SPLIT = 8  # stdout and stderr each have a pipe
 
 
 class EndingKind(IntEnum):
@@ -338,8 +343,8 @@ def parse(type_: Type, body: bytes) -> FromInit:
 
 def _parse_hello(reader: _Reader) -> Hello:
     version, incarnation, secret, highest, pipes, count = reader.unpack(_HELLO)
-    if pipes > count:
-        raise BadMessage("more read ends than executions are announced")
+    if pipes > count * (2 if version >= SPLIT_SINCE else 1):
+        raise BadMessage("more read ends are announced than the executions can have")
     entries = []
     for _ in range(int(count)):
         id_, number, state = reader.id(), reader.number(_U64), reader.number(_U8)

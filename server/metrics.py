@@ -6,9 +6,11 @@ One method per event, called where it happens; label children are looked up once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -16,6 +18,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 _COMMAND_S = (0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0)
 _COMMIT_S = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.005, 0.02, 0.1, 1.0)
+
+Mismatch = Literal["epoch", "sandbox", "body"]
+"""What a request had wrong of the execution or sandbox whose id it gave."""
 
 
 class _Watched(Collector):
@@ -48,6 +53,13 @@ class Metrics:
         self._deduplicated = self._counter("deduplicated_posts", "POSTs of an id that was known: answered, not run again.")
         self._reattached = self._counter("reattached", "Waits that did not follow an answer of this server to the same caller.")
         self._leases = self._counter("leases_expired", "Sandboxes removed because their lease ran out.")
+        mismatches = Counter(
+            "remote_env_mismatches", "Requests refused because they spoke of another epoch, sandbox or body than the id's.", ["kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._mismatches = {kind: mismatches.labels(kind) for kind in get_args(Mismatch)}
+        self._streams = Gauge("remote_env_streams", "Event streams that are open.", registry=self.registry)
+        self._stream_bytes = self._counter("stream_bytes", "Bytes of event streams sent.")
         self._start = self._histogram("start_seconds", "From accepted to started.", _FAST_S)
         self._total = self._histogram("execution_seconds", "From accepted to ended.", _COMMAND_S)
         self._commit = self._histogram("commit_seconds", "One commit of the journal.", _COMMIT_S)
@@ -83,6 +95,21 @@ class Metrics:
 
     def lease_expired(self) -> None:
         self._leases.inc()
+
+    def mismatch(self, kind: Mismatch) -> None:
+        self._mismatches[kind].inc()
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """An event stream is open for as long as this is entered."""
+        self._streams.inc()
+        try:
+            yield
+        finally:
+            self._streams.dec()
+
+    def stream_bytes(self, count: int) -> None:
+        self._stream_bytes.inc(count)
 
     def commit(self, seconds: float) -> None:
         self._commit.observe(seconds)

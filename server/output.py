@@ -1,4 +1,4 @@
-"""The reader of one execution's pipe: from the command into the spool, as it comes."""
+"""From the command's pipes into the spool, as it comes: the reader of one pipe, and the stream that it belongs to."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
-from server.spool import TAKE, SpoolFile, waiting
+from server.spool import TAKE, Kept, SpoolFile, Stream, digest, waiting
 
 log = logging.getLogger("server.output")
+
+FACTS: dict[Stream, str] = {"merged": "output", "stdout": "output", "stderr": "stderr"}
+"""Where a final row has what is kept of a stream."""
 
 
 class OutputReader:
@@ -98,3 +102,54 @@ class OutputReader:
             self._loop.remove_reader(self._pipe)  # `linger` may be waiting for it
             os.close(self._pipe)
             self._pipe = -1
+
+
+class LiveOutput:
+    """One stream of an execution that has not ended: the file that it goes to and, while there is one, the reader of its pipe.
+
+    Args:
+        stream: "merged", or one of two where they are apart.
+        spool_file: what an earlier server wrote to it counts.
+    """
+
+    __slots__ = ("reader", "spool_file", "stream")
+
+    def __init__(self, stream: Stream, spool_file: SpoolFile) -> None:
+        self.stream = stream
+        self.spool_file = spool_file
+        self.reader: OutputReader | None = None
+
+    def attach(self, pipe: int, on_output: Callable[[], None], on_failure: Callable[[BaseException], None]) -> None:
+        """Read from this read end from now on, in place of an older one, which is let go first (ONEREADER)."""
+        self.detach()
+        self.reader = OutputReader(pipe, self.spool_file, on_output, on_failure)
+
+    def detach(self) -> None:
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+
+    async def linger(self, seconds: float) -> None:
+        """See `OutputReader.linger`."""
+        if self.reader is not None:
+            await self.reader.linger(seconds)
+
+    def finish(self) -> dict[str, Any]:
+        """Take what the pipe holds, once (DRAINN), let go of it, close the file. Returns what is kept; its "sha256" is None
+        where it is still to be computed: see `add_digest`. May be called again."""
+        if self.reader is not None:
+            self.reader.drain()
+            self.detach()
+        kept, sha256 = self.spool_file.finish()
+        return {"total": kept.total, "head": kept.head, "tail": kept.tail, "truncated": kept.truncated, "sha256": sha256}
+
+    async def add_digest(self, facts: dict[str, Any]) -> None:
+        """Compute the sha256 of what is kept, off the event loop."""
+        if facts["sha256"] is None:
+            kept = Kept(facts["total"], facts["head"], facts["tail"], facts["truncated"])
+            facts["sha256"] = await asyncio.to_thread(digest, self.spool_file.path, kept)
+
+    def close(self) -> None:
+        """Let go of pipe and file as they are."""
+        self.detach()
+        self.spool_file.close()

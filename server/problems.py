@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from remote_env.digest import DIGEST_HEADER, content_digest
 from remote_env.protocol import Problem
+from server.correlation import Correlation
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -21,11 +23,15 @@ class ProblemError(Exception):
         detail: a sentence for the caller; no secrets.
         retry_after_s: seconds after which asking again makes sense.
         id: the execution's or sandbox's, where known.
+        about: the execution that this is a refusal about, where it was found and is the one that the request means.
     """
 
-    def __init__(self, code: str, detail: str, retry_after_s: float | None = None, id: str | None = None) -> None:
+    def __init__(
+        self, code: str, detail: str, retry_after_s: float | None = None, id: str | None = None, about: Correlation | None = None
+    ) -> None:
         super().__init__(f"{code}: {detail}")
         self.problem = Problem.of(code, detail, retry_after_s=retry_after_s, id=id)
+        self.about = about
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -35,7 +41,9 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
         extra["Retry-After"] = str(math.ceil(problem.retry_after_s))
     if problem.status == 401:
         extra["WWW-Authenticate"] = "Bearer"
-    return Response(problem.model_dump_json().encode(), problem.status, extra, MEDIA_TYPE)
+    body = problem.model_dump_json().encode()
+    extra[DIGEST_HEADER] = content_digest(body)
+    return Response(body, problem.status, extra, MEDIA_TYPE)
 
 
 def describe(error: ValidationError) -> str:

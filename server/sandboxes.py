@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from remote_env.protocol import SandboxSpec
-from server.engine import Engine, EngineError, Image, Limits
+from server.engine import Container, Engine, EngineError, Image, Limits
 from server.executions import Executions
 from server.failpoints import failpoint
 from server.hellos import SandboxLink
@@ -21,6 +21,7 @@ from server.live import LiveSandbox
 from server.machines import execution as execution_rules
 from server.machines import sandbox as rules
 from server.machines.sandbox import Happening, State
+from server.messages import LINK_VERSION
 from server.settings import Settings
 from server.spool import Spool
 from server.waits import Bell, WaitRoom
@@ -30,6 +31,7 @@ log = logging.getLogger("server.sandboxes")
 _FIRST_HELLO_S = 30.0  # seconds for the init to connect after its container has started
 _PULL_LOG_S = 5.0  # seconds between lines of the log about one pull
 _HELLO_LOOK_S = 1.0  # seconds between looks whether that container still runs
+_FAIL_S = 5.0  # seconds for what there is of a sandbox that cannot be made to go, before its maker is told
 _LAST_WORDS_S = 5.0  # seconds for a link to end after its container was removed
 _REHELLO_S = 2.0  # seconds for an init to come back before a removal that a restart interrupted goes on
 _RETRY_S = (0.05, 10.0)  # seconds between looks at a container without a link, first and most
@@ -153,7 +155,8 @@ class Sandboxes:
     async def _make(self, sandbox: LiveSandbox, spec: SandboxSpec, image: Image) -> None:
         sandbox.progress = "starting the container"
         workdir = spec.workdir or image.workdir
-        sandbox.spec |= {"workdir": workdir, "user": image.user if spec.user is None else spec.user}
+        user = image.user if spec.user is None else spec.user
+        sandbox.spec |= {"workdir": workdir, "user": user, "link_version": LINK_VERSION}
         directory = self.link_directory(sandbox.id)
         await self._install_init(directory)
         self.listen(sandbox)
@@ -217,6 +220,7 @@ class Sandboxes:
             created_at=row.created_at, memory_bytes=row.spec.get("memory_bytes") or self._settings.default_memory_bytes,
             changed=Bell(self._room), reason=row.reason, container_id=row.container_id, container_pid=row.container_pid,
             epoch=row.epoch, secret=row.secret, highest=self._journal.highest_number(row.id), unlinked_at=self._loop.time(),
+            purge=bool(row.spec.get("purge")),
         )  # fmt: skip
         sandbox.idle.set()
         self.live[row.id] = sandbox
@@ -231,16 +235,26 @@ class Sandboxes:
             return
         directory = self.link_directory(row.id)
         if sandbox.epoch is not None and directory.is_dir() and not host_restarted:
-            self.listen(sandbox)
-            assert sandbox.listener is not None
-            sandbox.listener.accept()
+            self._listen_again(sandbox)
         if sandbox.state is State.REMOVING:
             sandbox.work = self._spawn(self._remove(sandbox, rehello_s=_REHELLO_S))
         else:
             self.look_at(sandbox)
 
+    def _listen_again(self, sandbox: LiveSandbox) -> None:
+        """A socket that cannot be bound (a full disk, say) costs this sandbox its link until it can, and no other one."""
+        try:
+            self.listen(sandbox)
+        except OSError as error:
+            log.error("no link: %s", error, extra={"sandbox_id": sandbox.id})
+        else:
+            assert sandbox.listener is not None
+            sandbox.listener.accept()
+
     async def _fail(self, sandbox: LiveSandbox) -> None:
-        await self._until_done(lambda: self._remove_container(sandbox))
+        removal = self._spawn(self._until_done(lambda: self._remove_container(sandbox)))
+        # An engine that does not answer must not hold up who waits; should this server end first, the sweep does it (ORPHAN).
+        await asyncio.wait({removal}, timeout=_FAIL_S)
         if sandbox.state is State.CREATING:  # else its removal was asked for meanwhile, and ends it
             self._over(sandbox, rules.after(sandbox.state, Happening.CREATION_FAILED))
 
@@ -256,12 +270,13 @@ class Sandboxes:
         pause, most = _RETRY_S
         try:
             while sandbox.takes_work and sandbox.link is None and not self.stopping:
-                if await self._is_dead(sandbox):
-                    self.give_up(sandbox, "sandbox_died")
+                alive, silent_s = await self._is_running(sandbox), self._loop.time() - sandbox.unlinked_at
+                meant = rules.silence(alive=alive, silent_s=silent_s, unreachable_after_s=self._settings.unreachable_after_s)
+                if meant is not None:
+                    self.give_up(sandbox, meant.reason)
                     return
-                if self._loop.time() - sandbox.unlinked_at > self._settings.unreachable_after_s:
-                    self.give_up(sandbox, "init_unreachable")  # UNREACH
-                    return
+                if sandbox.listener is None:
+                    self._listen_again(sandbox)
                 try:
                     await asyncio.wait_for(sandbox.linked.wait(), pause)
                 except asyncio.TimeoutError:
@@ -269,15 +284,15 @@ class Sandboxes:
         finally:
             self._looking.discard(sandbox.id)
 
-    async def _is_dead(self, sandbox: LiveSandbox) -> bool:
-        """Only the engine's word counts: neither a link's end nor a hung engine is a death."""
+    async def _is_running(self, sandbox: LiveSandbox) -> bool | None:
+        """The engine's word; None where it does not tell."""
         assert sandbox.container_id is not None
         try:
             container = await self._engine.inspect(sandbox.container_id)
         except EngineError as error:
             log.warning("engine does not tell", extra={"sandbox_id": sandbox.id, "reason": error.detail})
-            return False
-        return container is None or not container.running or container.pid != sandbox.container_pid
+            return None
+        return container is not None and container.running and container.pid == sandbox.container_pid
 
     def died(self, sandbox_id: str) -> None:
         """The engine says that this sandbox's container ended. Its link says the rest first."""
@@ -294,10 +309,11 @@ class Sandboxes:
         """It is dead, or has to be: end the container, keep what it said, and only then call the rest lost."""
         if reason == "sandbox_died" and await self._engine_broke(_ENGINE_BREAK_S):
             reason = "engine_restarted"
-        await self._until_done(lambda: self._remove_container(sandbox))
+        await self._until_done(lambda: self._end_container(sandbox))
         await self._last_words(sandbox)
         for live in list(sandbox.executions.values()):
             await self._executions.lose(live, reason)
+        await self._until_done(lambda: self._remove_container(sandbox))
         if sandbox.state is State.REMOVING:
             return
         sandbox.reason = reason
@@ -317,12 +333,15 @@ class Sandboxes:
 
     def remove(self, sandbox: LiveSandbox, reason: str, purge: bool = False) -> None:
         """Begin the removal; done already, it changes nothing but whether to purge."""
+        fresh = purge and not sandbox.purge
         sandbox.purge |= purge
         if sandbox.state is State.REMOVING:
+            if fresh:
+                self._write(self._journal.sandbox_removing, sandbox.id, sandbox.reason, True)
             return
         before = sandbox.work
         pulling = sandbox.id in self._pulling
-        self._write(self._journal.sandbox_removing, sandbox.id, reason)
+        self._write(self._journal.sandbox_removing, sandbox.id, reason, sandbox.purge)
         sandbox.state, sandbox.reason = rules.after(sandbox.state, Happening.REMOVAL), reason
         if pulling and before is not None:
             before.cancel()
@@ -338,11 +357,12 @@ class Sandboxes:
         if sandbox.executions and sandbox.link is not None:
             grace = max(float((live.spec or {}).get("grace_s", 2.0)) for live in sandbox.executions.values())
             await asyncio.wait({self._loop.create_task(sandbox.idle.wait())}, timeout=grace + _LAST_WORDS_S)
-        await self._until_done(lambda: self._remove_container(sandbox))
-        failpoint("after_container_remove")
+        await self._until_done(lambda: self._end_container(sandbox))
         await self._last_words(sandbox)
         for live in list(sandbox.executions.values()):
             await self._executions.lose(live, "sandbox_removed")
+        await self._until_done(lambda: self._remove_container(sandbox))
+        failpoint("after_container_remove")
         if sandbox.purge:
             self.purge(sandbox.id)
         log.info("sandbox removed", extra={"sandbox_id": sandbox.id, "reason": sandbox.reason})
@@ -354,11 +374,26 @@ class Sandboxes:
         for row in rows:
             self._spool.remove(row.id)
 
-    async def _remove_container(self, sandbox: LiveSandbox) -> None:
-        found = None if sandbox.container_id is None else await self._engine.inspect(sandbox.container_id)
-        found = found or await self._engine.find(sandbox.id)  # made by a call whose answer was lost, say
-        if found is not None:
+    async def _end_container(self, sandbox: LiveSandbox) -> None:
+        """Nothing runs in it any more: that is enough for those who wait. Its removal may fail for long after that (a mount
+        that is busy, say)."""
+        found = await self._container(sandbox)
+        if found is None or not found.running:
+            return
+        try:
             await self._engine.remove(found.id)
+        except EngineError:
+            found = await self._engine.inspect(found.id)
+            if found is not None and found.running:
+                raise
+
+    async def _remove_container(self, sandbox: LiveSandbox) -> None:
+        if (found := await self._container(sandbox)) is not None:
+            await self._engine.remove(found.id)
+
+    async def _container(self, sandbox: LiveSandbox) -> Container | None:
+        found = None if sandbox.container_id is None else await self._engine.inspect(sandbox.container_id)
+        return found or await self._engine.find(sandbox.id)  # made by a call whose answer was lost, say
 
     async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try again for as long as the engine does not answer: what must go must go."""

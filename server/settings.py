@@ -19,6 +19,7 @@ from typing import Any
 
 from remote_env.paths import default_data_dir
 from remote_env.protocol import DEFAULT_PORT
+from server import failpoints
 from server.listen import is_loopback
 from server.units import COUNT, DURATION, NUMBER, PATH, PATHS, PORT, SIZE, SWITCH, TEXT, TEXTS, Kind, choice, show_duration
 
@@ -115,6 +116,10 @@ class Settings:
         default=15.0,
         metadata=_row(DURATION, "How often a long POST /execute sends white space, so that nothing on the way gives up."),
     )
+    stream_heartbeat_s: float = field(
+        default=15.0,
+        metadata=_row(DURATION, "How often a silent event stream says that it is alive; clients give up after 45s of silence."),
+    )
     bind_allow: tuple[Path, ...] = field(default=(), metadata=_row(PATHS, "Host directories below which sandboxes may bind."))
     remove_on_exit: bool = field(
         default=False,
@@ -150,7 +155,10 @@ class Settings:
                 f"retention {show_duration(self.retention_s)} is not longer than the longest call, {show_duration(longest)} "
                 "(the larger of 30m and max_timeout + 30s): a result could be gone before its caller asks for it"
             )
-        for name in ("default_pids", "max_executions", "max_timeout_s", "sweep_every_s", "keep_alive_s", "orphan_after_s"):
+        never_zero = (
+            "default_pids", "max_executions", "max_timeout_s", "sweep_every_s", "keep_alive_s", "stream_heartbeat_s", "orphan_after_s",
+        )  # fmt: skip
+        for name in never_zero:
             if not getattr(self, name):
                 raise SettingsError(f"{_public(name)} cannot be 0")
         return self
@@ -204,7 +212,7 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Variables that begin as ours do and are none: misspelt, most likely."""
-    known = {row.variable for row in rows()} | {CONFIG_VARIABLE}
+    known = {row.variable for row in rows()} | {CONFIG_VARIABLE, failpoints.VARIABLE, failpoints.SWITCH}
     return sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
 
 

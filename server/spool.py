@@ -1,4 +1,5 @@
-"""The spool: one output file per execution, written by `splice` from the command's pipe. No byte passes through memory.
+"""The spool: one output file for each stream of an execution, written by `splice` from the command's pipe. No byte passes
+through memory.
 
 The file is append-only and its length is the exact total of what the command wrote (LENGTH): nothing else about it need
 be stored, so a server that dies at any point loses and doubles nothing. Beyond the limit the middle is punched out of
@@ -23,6 +24,11 @@ from pathlib import Path
 from typing import Literal
 
 log = logging.getLogger("server.spool")
+
+Stream = Literal["merged", "stdout", "stderr"]
+"""What a file holds: both streams in the order written, or one of them."""
+MERGED: tuple[Stream, ...] = ("merged",)
+SPLIT: tuple[Stream, ...] = ("stdout", "stderr")
 
 PUNCH_STEP = 16 << 20  # bytes; a hole is made each time the tail has moved on by this much
 TAKE = 1 << 20  # bytes at most in one go, so that no flood holds the event loop
@@ -54,6 +60,14 @@ class Kept:
     def gap(self) -> tuple[int, int] | None:
         return (self.head, self.tail) if self.truncated else None
 
+    def available(self, offset: int) -> tuple[int, int]:
+        """The next stretch of the whole output, from `offset` on, that is kept, as (start, end). Empty where none is left;
+        `start` is beyond `offset` where what lies between was dropped."""
+        if offset < self.head:
+            return offset, self.head
+        start = max(offset, self.tail)
+        return start, max(start, self.total)
+
     def pieces(self, start: int, end: int) -> list[tuple[int, int]]:
         """Where bytes [start, end) of the kept output lie in the file, as (offset, length)."""
         found = []
@@ -73,20 +87,21 @@ def waiting(pipe: int) -> int:
 
 
 class SpoolFile:
-    """One execution's output. Made at its first byte; a command that says nothing leaves no file.
+    """One stream of an execution's output. Made at its first byte; a command that says nothing leaves no file.
 
     Args:
         path: the file.
         limit: bytes to keep.
     """
 
-    __slots__ = ("_fd", "_full_at", "_punched", "limit", "path", "total", "widened")
+    __slots__ = ("_fd", "_full_at", "_hole", "_punched", "limit", "path", "total", "widened")
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self.limit = limit
         self.widened = False
         self._punched = 0
+        self._hole = (0, 0)  # what of the file may have been freed
         self._full_at: int | None = None
         self._fd = -1
         self.total = 0
@@ -105,6 +120,8 @@ class SpoolFile:
                 self._full_at = int(os.getxattr(self._fd, _FULL_AT))
             except OSError:
                 self._full_at = None
+        if self.total > self.limit:  # how far an earlier server had punched is not known: it may be all of the gap
+            self._hole = (self.limit // 2, self.total - (self.limit - self.limit // 2))
 
     def take(self, pipe: int, most: int = TAKE) -> int | None:
         """Move what the pipe holds, up to `most` bytes, into the file.
@@ -173,6 +190,7 @@ class SpoolFile:
                 number = ctypes.get_errno()
                 log.warning("spool: %s: no hole can be punched: %s", self.path.name, os.strerror(number))
             self._punched = end
+            self._hole = (self._hole[0] or start, max(self._hole[1], end))
 
     def kept(self) -> Kept:
         """What is kept as of now."""
@@ -184,6 +202,19 @@ class SpoolFile:
             return Kept(total, total, total, None)
         head = self.limit // 2
         return Kept(total, head, total - (self.limit - head), "limit")
+
+    def available(self, offset: int) -> tuple[int, int]:
+        """The next stretch of the whole output, from `offset` on, that can be read in the file now, as (start, end): more than
+        what will be kept, as long as it is not freed. Empty where there is none yet; `start` is beyond `offset` where what
+        lies between is gone."""
+        hole_start, hole_end = self._hole
+        written = self.total if self._full_at is None else min(self._full_at, self.total)
+        if offset < min(hole_start, written):
+            return offset, min(hole_start, written)
+        start = max(offset, hole_end)
+        if start >= written and self._full_at is not None:
+            start = max(start, self.total)  # what came after the disk was full was thrown away
+        return start, max(start, written)
 
     def finish(self) -> tuple[Kept, str | None]:
         """Nothing more will come: free what is in the gap, close. Returns what is kept and, where it is short, its
@@ -216,16 +247,17 @@ def _at_end(pipe: int) -> bool:
     return any(flags & select.POLLHUP and not flags & select.POLLIN for _, flags in poll.poll(0))
 
 
-def read(path: Path, kept: Kept, start: int, end: int) -> bytes:
-    """Bytes [start, end) of the kept output. Raises FileNotFoundError when it was purged."""
-    if start >= end:
-        return b""
+def read_at(path: Path, start: int, end: int) -> bytes:
+    """Bytes [start, end) of the whole output, as they lie in the file; fewer where it ends before. What `available` does not
+    name reads as zeros. Raises FileNotFoundError when it was purged."""
     with open(path, "rb") as file:
-        parts = []
-        for offset, length in kept.pieces(start, end):
-            file.seek(offset)
-            parts.append(file.read(length))
-    return b"".join(parts)
+        file.seek(start)
+        return file.read(max(0, end - start))
+
+
+def read(path: Path, kept: Kept, start: int, end: int) -> bytes:
+    """Bytes [start, end) of the kept output, head and tail in a row. Raises FileNotFoundError when it was purged."""
+    return b"".join(read_at(path, offset, offset + length) for offset, length in kept.pieces(start, end))
 
 
 def digest(path: Path, kept: Kept) -> str:
@@ -242,21 +274,23 @@ def digest(path: Path, kept: Kept) -> str:
 
 
 class Spool:
-    """The directory of output files: DATA_DIR/spool/<two letters of the id>/<id>."""
+    """The directory of output files: DATA_DIR/spool/<two letters of the id>/<id>, and <id>.err for a stderr apart."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def path(self, execution_id: str) -> Path:
-        # Ids made in one millisecond share their beginning, so the end spreads them.
-        return self.root / execution_id[-2:] / execution_id
+    def path(self, execution_id: str, stream: Stream = "merged") -> Path:
+        # Ids made in one millisecond share their beginning, so the end spreads them. No id has a dot in it.
+        return self.root / execution_id[-2:] / (f"{execution_id}.err" if stream == "stderr" else execution_id)
 
-    def open(self, execution_id: str, limit: int) -> SpoolFile:
-        return SpoolFile(self.path(execution_id), limit)
+    def open(self, execution_id: str, limit: int, stream: Stream = "merged") -> SpoolFile:
+        return SpoolFile(self.path(execution_id, stream), limit)
 
     def remove(self, execution_id: str) -> None:
-        self.path(execution_id).unlink(missing_ok=True)
+        """All that is there of its output."""
+        for stream in ("merged", "stderr"):
+            self.path(execution_id, stream).unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """Bytes that are left on the spool's disk for us."""

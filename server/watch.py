@@ -69,14 +69,14 @@ class EngineWatch:
         self._down.set()
 
     async def engine_broke(self, within_s: float) -> bool:
-        """Whether the engine is away, came back lately, or goes away within so many seconds: then a container that died
-        died of that."""
+        """Whether the engine is away, came back lately, goes away within so many seconds or is about to (it may take its time
+        over other containers): then a container that died died of that."""
         if self._back_at is not None and self._loop.time() - self._back_at < _RECENT_S:
             return True
         try:
             await asyncio.wait_for(self._down.wait(), within_s)
         except asyncio.TimeoutError:
-            return False
+            return not await self._engine.takes_connections()
         return True
 
     def close(self) -> None:

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
-import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remote_env.protocol import (
-    PROTOCOL_VERSION,
-    Execution,
-    ExecutionSpec,
-    Health,
-    LeaseAnswer,
-    Sandbox,
-    SandboxSpec,
-    new_id,
-)
+from remote_env.protocol import PROTOCOL_VERSION, Execution, ExecutionSpec, Health, LeaseAnswer, Sandbox, SandboxSpec, new_id
 from remote_env.version import __version__
 from server import answers
+from server.admission import Admission
 from server.api.services import OutputSlice
+from server.correlation import Correlation
 from server.default_sandbox import DefaultSandbox
 from server.engine import Engine, EngineError
+from server.events import Event, Position, follow, starting_point
 from server.executions import Executions
-from server.journal import CommitFailed, ExecutionRow, Journal, JournalError, SandboxRow
+from server.followed import EndedExecution, RunningExecution
+from server.journal import CommitFailed, Journal, JournalError, SandboxRow
 from server.leases import Leases
 from server.live import LiveExecution, LiveSandbox
+from server.lookup import Known, Lookup
 from server.machines import execution as execution_rules
 from server.machines.sandbox import State
 from server.metrics import Metrics
 from server.problems import ProblemError
+from server.retention import Retention
 from server.sandboxes import Sandboxes
 from server.settings import Settings
-from server.slices import ended_slice, running_slice, stable_bytes
+from server.slices import chosen_output, ended_slice, running_slice, stable_bytes
 from server.spool import Spool
 from server.waits import Bell, WaitRoom
 from server.watch import EngineWatch
@@ -46,9 +44,8 @@ from server.watch import EngineWatch
 log = logging.getLogger("server.world")
 
 _GONE_LATELY_S = 600.0  # a lease answer tells of sandboxes that ended this lately
-_DISK_LOOK_S = 1.0
+_LINK_S = 5.0  # for a sandbox's link to come back, before a signal is refused
 _CREATE_MARGIN_S = 60.0  # beyond the pull, for the default sandbox to be made
-_BUSY_RETRY_S = 1.0
 
 
 class World:
@@ -86,15 +83,17 @@ class World:
             spool=self._spool, room=self._room, directory=directory / "sandboxes", engine_broke=self._engine_broke,
             on_fatal=self._on_fatal,
         )  # fmt: skip
+        self._lookup = Lookup(self._executions, self._journal, self._spool, self._metrics)
+        self._admission = Admission(self._settings, self._sandboxes, self._executions, self._spool, self._room)
         self._leases = Leases(self._sandboxes.live, self._lease_over)
         self._metrics.watch(running=lambda: len(self._executions.live), sandboxes=self._by_state)
         self._default = DefaultSandbox(self._settings.default_image, self.instance_id, self._sandboxes.live, self._create_default)
-        self._disk_at, self._disk_free = -1e9, 0
         boot, before = _boot_id(), self._journal.meta("boot_id")
         for row in self._journal.live_sandboxes():
             self._sandboxes.restore(row, host_restarted=before is not None and before != boot)
         if before != boot:
             self._journal.set_meta("boot_id", boot)
+        self._retention = Retention(self._journal, self._settings.retention_s, boot)
         self._watch = EngineWatch(self._engine, self._sandboxes.died, self._engine_back)
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
         self._sweeper.add_done_callback(self._swept)
@@ -150,7 +149,7 @@ class World:
 
     async def _retire(self) -> None:
         """Let go of what is beyond retention, in small steps."""
-        before = time.time() - self._settings.retention_s
+        before = self._retention.horizon()
         while ids := self._journal.expirable(before):
             for execution_id in ids:
                 self._spool.remove(execution_id)
@@ -166,9 +165,7 @@ class World:
         spec_hash = hmac.new(self._key, spec.model_dump_json(exclude={"id"}, exclude_defaults=True).encode(), hashlib.sha256).digest()
         row = self._journal.sandbox(spec.id)
         if row is None:
-            self._check_spec(spec)
-            self._admit()
-            self._admit_memory(spec)
+            self._admission.sandbox(spec)
             self._leases.renew(spec.run_id)
             self._sandboxes.create(spec, spec_hash)
         elif row.spec_hash != spec_hash and row.state not in ("removed", "dead"):
@@ -176,21 +173,6 @@ class World:
         elif row.state in ("removed", "dead", "removing"):
             raise ProblemError("gone", f"sandbox {spec.id} was removed: {row.reason}", id=spec.id)
         return await self.get_sandbox(spec.id, wait_s), row is None
-
-    def _check_spec(self, spec: SandboxSpec) -> None:
-        limits = self._sandboxes.limits(spec)
-        if limits.memory_bytes > self._settings.max_sandbox_memory_bytes:
-            raise ProblemError("invalid", f"memory_bytes: at most {self._settings.max_sandbox_memory_bytes} on this server", id=spec.id)
-        for bind in spec.binds:
-            source = Path(os.path.realpath(bind.source))
-            if not any(source.is_relative_to(allowed) for allowed in self._settings.bind_allow):
-                raise ProblemError("forbidden", f"binds: {bind.source} is not below a path that --bind-allow names", id=spec.id)
-
-    def _admit_memory(self, spec: SandboxSpec) -> None:
-        taken = sum(sandbox.memory_bytes for sandbox in self._sandboxes.live.values())
-        if taken + self._sandboxes.limits(spec).memory_bytes > self._settings.capacity_memory_bytes:
-            detail = f"{len(self._sandboxes.live)} sandboxes may use {taken} of {self._settings.capacity_memory_bytes} bytes of memory"
-            raise ProblemError("capacity", detail, _BUSY_RETRY_S, spec.id)
 
     async def get_sandbox(self, sid: str, wait_s: float) -> Sandbox:
         sandbox = self._sandboxes.live.get(sid)
@@ -211,7 +193,7 @@ class World:
         row = self._journal.sandbox(sid)
         if row is None:
             raise ProblemError("not_found", f"sandbox {sid} is unknown here", id=sid)
-        if row.ended_at is not None and row.ended_at < time.time() - self._settings.retention_s:
+        if row.ended_at is not None and row.ended_at < self._retention.horizon():
             raise ProblemError("gone", f"sandbox {sid} was removed: {row.reason}", id=sid)
         return answers.sandbox_row_answer(row)
 
@@ -268,19 +250,16 @@ class World:
     # ---------------------------------------------------------------------------------------------- executions
 
     async def start_execution(self, sid: str, spec: ExecutionSpec, epoch: str | None, wait_s: float) -> tuple[Execution, bool]:
-        known = self._executions.live.get(spec.id)
-        row = None if known is not None else self._journal.execution(spec.id)
-        if known is None and row is None:
+        known = self._lookup.known(spec.id)
+        if known is None:
             sandbox = self._sandbox_for_work(sid, epoch)
-            if spec.timeout_s > self._settings.max_timeout_s:
-                raise ProblemError("invalid", f"timeout_s: at most {self._settings.max_timeout_s:g} on this server", id=spec.id)
-            self._admit()
+            self._admission.execution(spec)
             self._leases.renew(sandbox.run_id)
             live = self._executions.accept(sandbox, spec)
             return await self._when_ended(live, wait_s), True
         self._metrics.deduplicated()
-        self._check_known(known, row, sid, epoch, spec)
-        return await self._answer(known, row, wait_s), False
+        self._lookup.check(known, sid, epoch, spec)
+        return await self._answer(known, wait_s), False
 
     def _sandbox_for_work(self, sid: str, epoch: str | None) -> LiveSandbox:
         sandbox = self._sandboxes.live.get(sid)
@@ -293,115 +272,86 @@ class World:
                 raise ProblemError("wrong_state", f"sandbox {sid} is still being made", id=sid)
             raise ProblemError("gone", f"sandbox {sid} is on its way out: {sandbox.doomed or sandbox.reason}", id=sid)
         if epoch is not None and epoch != sandbox.epoch:
+            self._metrics.mismatch("epoch")
             raise ProblemError("epoch_mismatch", f"sandbox {sid} has another epoch than the request", id=sid)
         return sandbox
-
-    def _check_known(self, live: LiveExecution | None, row: ExecutionRow | None, sid: str, epoch: str | None, spec: ExecutionSpec) -> None:
-        """A known id: the same sandbox, epoch and body, or it is refused. A fence has no body: it answers as it is."""
-        sandbox_id, known_epoch, known_hash = (
-            (live.sandbox.id, live.sandbox.epoch, live.spec_hash) if live is not None
-            else (row.sandbox_id, row.epoch, row.spec_hash) if row is not None
-            else ("", None, None)
-        )  # fmt: skip
-        if epoch is not None and epoch != known_epoch:
-            raise ProblemError("epoch_mismatch", f"execution {spec.id} belongs to another epoch", id=spec.id)
-        if row is not None and row.expired:
-            raise ProblemError("gone", f"execution {spec.id} is beyond retention", id=spec.id)
-        if sandbox_id != sid or (known_hash is not None and known_hash != self._executions.spec_hash(spec)):
-            raise ProblemError("id_conflict", f"execution {spec.id} is taken by another request", id=spec.id)
-
-    def _admit(self) -> None:
-        """Before anything is journaled: room for one more?"""
-        if self._room.closed:
-            raise ProblemError("stopping", "the server is stopping", _BUSY_RETRY_S)
-        if len(self._executions.live) >= self._settings.max_executions:
-            raise ProblemError("capacity", f"{self._settings.max_executions} executions are under way", _BUSY_RETRY_S)
-        now = time.monotonic()
-        if now - self._disk_at > _DISK_LOOK_S:
-            self._disk_at, self._disk_free = now, self._spool.free_bytes()
-        if self._disk_free < self._settings.min_free_disk_bytes:
-            detail = f"{self._disk_free} bytes are free in the data directory, {self._settings.min_free_disk_bytes} are wanted"
-            raise ProblemError("disk_full", detail, 10.0)
 
     async def _when_ended(self, live: LiveExecution, wait_s: float) -> Execution:
         if live.ended_at is None and wait_s > 0:
             await self._wait(live.ended, lambda: live.ended_at is not None, wait_s)
         return answers.live_answer(live) if live.ended_at is None else answers.ended_answer(live, self._spool)
 
-    async def _answer(self, live: LiveExecution | None, row: ExecutionRow | None, wait_s: float) -> Execution:
-        if live is not None:
-            return await self._when_ended(live, wait_s)
-        assert row is not None
-        return answers.row_answer(row, self._spool)
-
-    def _find(self, eid: str, epoch: str) -> tuple[LiveExecution | None, ExecutionRow | None]:
-        live = self._executions.live.get(eid)
-        row = None if live is not None else self._journal.execution(eid)
-        if live is None and row is None:
-            raise ProblemError("not_found", f"execution {eid} is unknown here", id=eid)
-        known_epoch = live.sandbox.epoch if live is not None else row.epoch if row is not None else None
-        if epoch != known_epoch:
-            raise ProblemError("epoch_mismatch", f"execution {eid} belongs to another epoch", id=eid)
-        if row is not None and row.expired:
-            raise ProblemError("gone", f"execution {eid} is beyond retention", id=eid)
-        return live, row
+    async def _answer(self, known: Known, wait_s: float) -> Execution:
+        if known.live is not None:
+            return await self._when_ended(known.live, wait_s)
+        assert known.row is not None
+        return answers.row_answer(known.row, self._spool)
 
     async def get_execution(self, eid: str, epoch: str, wait_s: float) -> Execution:
-        live, row = self._find(eid, epoch)
-        return await self._answer(live, row, wait_s)
+        return await self._answer(self._lookup.find(eid, epoch), wait_s)
 
     def list_executions(
         self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, limit: int
     ) -> list[Execution]:
-        if id is not None:
-            row = self._journal.execution(id)
-            rows = [] if row is None or row.expired else [row]
-        else:
-            running = {None: None, "running": True, "accepted": True, "ended": False, "abandoned": False}.get(state)
-            rows = self._journal.executions(run_id=run_id, sandbox_id=sandbox_id, running=running, limit=limit)
-        found = [self._listed(row) for row in rows]
-        return [execution for execution in found if state in (None, execution.state)]
-
-    def _listed(self, row: ExecutionRow) -> Execution:
-        live = self._executions.live.get(row.id)
-        return answers.live_answer(live) if live is not None else answers.row_answer(row, self._spool, inline=False)
+        return self._lookup.listed(id=id, run_id=run_id, sandbox_id=sandbox_id, state=state, limit=limit)
 
     async def cancel(self, eid: str, epoch: str) -> Execution:
-        live, row = self._find(eid, epoch)
-        if live is not None:
-            self._executions.apply(live, execution_rules.CancelRequested())
-            self._executions.pump(live.sandbox)
-        return await self._answer(live, row, 0)
+        known = self._lookup.find(eid, epoch)
+        if known.live is not None:
+            self._executions.apply(known.live, execution_rules.CancelRequested())
+            self._executions.pump(known.live.sandbox)
+        return await self._answer(known, 0)
 
     async def abandon(self, eid: str, sandbox_id: str, epoch: str, wait_s: float) -> Execution:
-        if eid in self._executions.live or self._journal.execution(eid) is not None:
-            return await self._answer(*self._find(eid, epoch), 0 if eid not in self._executions.live else wait_s)
+        if self._lookup.known(eid) is not None:
+            return await self._answer(self._lookup.find(eid, epoch), wait_s)
         sandbox = self._sandbox_for_work(sandbox_id, epoch)
         live = self._executions.fence(sandbox, eid)
         log.info("abandoned", extra={"execution_id": eid, "sandbox_id": sandbox_id})
         return await self._when_ended(live, wait_s)
 
     async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
-        live, row = self._find(eid, epoch)
+        known = self._lookup.find(eid, epoch)
+        if known.live is not None and known.live.sandbox.link is None:  # as just after a start: its init is on its way here
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(known.live.sandbox.linked.wait(), _LINK_S)
+            known = self._lookup.find(eid, epoch)
+        live = known.live
         if live is None or live.machine.state is not execution_rules.State.RUNNING or live.sandbox.link is None:
-            raise ProblemError("wrong_state", f"execution {eid} does not run now", id=eid)
+            raise known.refuse("wrong_state", "does not run now")
         self._executions.send_signal(live, live.sandbox.link, signum)
-        return await self._answer(live, row, 0)
+        return await self._answer(known, 0)
 
     # -------------------------------------------------------------------------------------------------- output
 
-    async def output(self, eid: str, epoch: str, start: int, end: int | None, wait_s: float) -> OutputSlice:
-        live, row = self._find(eid, epoch)
-        if live is not None:
-            await self._wait(live.moved, lambda: live.ended_at is not None or stable_bytes(live) > start, wait_s)
+    async def output(
+        self, eid: str, epoch: str, start: int, end: int | None, wait_s: float, stream: str | None = None
+    ) -> OutputSlice:  # fmt: skip
+        known = self._lookup.find(eid, epoch)
+        if known.live is not None:
+            live, output = known.live, chosen_output(known.live, stream)
+            await self._wait(live.moved, lambda: live.ended_at is not None or stable_bytes(output) > start, wait_s)
             if live.ended_at is None:
-                return running_slice(live, start, end)
+                return replace(running_slice(live, output, start, end), about=known.about)
             final = live.final
         else:
-            assert row is not None
-            final = row.final
+            assert known.row is not None
+            final = known.row.final
         assert final is not None
-        return ended_slice(self._spool, eid, final, start, end)
+        return replace(ended_slice(self._spool, eid, final, stream, start, end), about=known.about)
+
+    def follow(self, eid: str, epoch: str, at: Position | None) -> tuple[Correlation, AsyncGenerator[Event, None]]:
+        known = self._lookup.find(eid, epoch)
+        followed: RunningExecution | EndedExecution
+        if known.live is not None:
+            followed = RunningExecution(known.live, self._spool, self._room)
+        else:
+            assert known.row is not None
+            followed = EndedExecution(known.row, self._spool, self._room)
+        start = starting_point(followed, at)
+        if start is None:
+            raise known.refuse("invalid", "has no such position")
+        return known.about, follow(followed, start, announce=at != (), heartbeat_s=self._settings.stream_heartbeat_s)
 
     # ------------------------------------------------------------------------------------------------- the rest
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from remote_env.cli import failures, screen
 from remote_env.cli.interrupts import Interrupts
 from remote_env.errors import InvalidSpec, RemoteEnvError
+from remote_env.events import OutputPiece
 from remote_env.protocol import BODY_LIMIT
 
 if TYPE_CHECKING:
@@ -17,17 +19,19 @@ if TYPE_CHECKING:
 _STDIN_LIMIT = BODY_LIMIT * 3 // 4 - (1 << 20)  # bytes: it travels as base64, beside the rest of the request
 
 
-def carry_out(sandbox: Sandbox, command: str | list[str], options: dict[str, Any], interrupts: Interrupts, *, as_json: bool) -> int:
+def carry_out(
+    sandbox: Sandbox, command: str | list[str], options: dict[str, Any], interrupts: Interrupts, *, split: bool | None, as_json: bool
+) -> int:
     """Runs it and returns the exit code. With `as_json` the output comes in one document at the end.
 
+    `split`: keep its stdout and stderr apart; None: where they go to different places here.
     Raises RemoteEnvError; KeyboardInterrupt for a second signal, when the command may still be running.
     """
-    execution = sandbox.start(command, **options)
+    execution = _start(sandbox, command, options, split, as_json)
     interrupts.cancel_with(lambda: _call_off(execution))
     try:
         if not as_json:
-            for piece in execution.follow():
-                screen.write_bytes(piece)
+            show_output(execution)
         execution.wait()
     except KeyboardInterrupt:
         screen.warn(f"left at once; execution {execution.id} was told to end and may take a moment.")
@@ -45,11 +49,40 @@ def carry_out(sandbox: Sandbox, command: str | list[str], options: dict[str, Any
     return code
 
 
+def _start(sandbox: Sandbox, command: str | list[str], options: dict[str, Any], split: bool | None, as_json: bool) -> Execution:
+    if split is not None:
+        return sandbox.start(command, **options, streams="split" if split else "merged")
+    if as_json or _is_stdout_stderr():
+        return sandbox.start(command, **options)
+    try:
+        return sandbox.start(command, **options, streams="split")
+    except InvalidSpec:  # a sandbox from before an upgrade keeps no streams apart; whatever else is wrong is told again
+        return sandbox.start(command, **options)
+
+
+def _is_stdout_stderr() -> bool:
+    """Whether our stdout and stderr are one terminal, file or pipe: there, only merged output keeps the order written."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (OSError, ValueError):  # one of them is closed
+        return False
+
+
+def show_output(execution: Execution) -> None:
+    """Its output as it comes, up to its end: stdout to stdout, stderr to stderr. Raises what following it raises."""
+    with execution.stream() as events:
+        for event in events:
+            if isinstance(event, OutputPiece):
+                screen.write_bytes(event.data, sys.stderr if event.stream == "stderr" else None)
+
+
 def execution_document(execution: Execution) -> dict[str, Any]:
     """An execution as the wire has it, with all of its kept output. Raises OutputIncomplete."""
     document = execution.record.model_dump(mode="json")
     if execution.over and not execution.record.output.purged:
         document["output"] |= text_or_base64(execution.output())
+        if execution.streams == "split":
+            document["stderr"] |= text_or_base64(execution.stderr())
     return document
 
 

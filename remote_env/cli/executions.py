@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,8 @@ def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the command has ended.")] = False,
 ) -> int:
-    """Show a command's output, of one that runs or one that is over.
+    """Show a command's output, of one that runs or one that is over: what it wrote to stderr on stderr, where that was
+    kept apart.
 
     EXECUTION is its id, or a beginning of it that fits no other.
 
@@ -41,18 +43,20 @@ def logs(
       remote-env logs -f $EXECUTION
       remote-env logs $EXECUTION --json | jq .outcome
     """
-    from remote_env.cli.carry import execution_document
+    from remote_env.cli.carry import execution_document, show_output
     from remote_env.cli.failures import remarks
     from remote_env.cli.lookup import find_execution
 
     with invocation.client() as client:
         execution = find_execution(client, name)
         if follow:
-            _follow(execution, as_json=invocation.as_json)
+            _print_events(execution) if invocation.as_json else show_output(execution)
         elif invocation.as_json:
             screen.print_json(execution_document(execution))
         elif not execution.record.output.purged:
             screen.write_bytes(execution.output())
+            if execution.streams == "split":
+                screen.write_bytes(execution.stderr(), sys.stderr)
         if execution.over:
             for line in remarks(execution.record):
                 screen.warn(line)
@@ -107,40 +111,22 @@ def _end(execution: Execution, number: int | None) -> None:
         screen.warn(f"execution {execution.id} has not ended yet; it is being cancelled.")
 
 
-def _follow(execution: Execution, *, as_json: bool) -> None:
+def _print_events(execution: Execution) -> None:
+    """A line for each, up to its end."""
     from remote_env.cli.carry import text_or_base64
+    from remote_env.events import Ended, Gap, OutputPiece
 
-    position = 0
-    for piece in _whole_characters(execution) if as_json else execution.follow():
-        if as_json:
-            screen.print_json_line({"event": "output", "offset": position} | text_or_base64(piece))
-        else:
-            screen.write_bytes(piece)
-        position += len(piece)
-    execution.wait()
-    if as_json:
-        screen.print_json_line({"event": "end", "execution": execution.record.model_dump(mode="json")})
-
-
-def _whole_characters(execution: Execution) -> Any:
-    """The output in pieces that do not end within a UTF-8 character, so that each can be shown as text."""
-    rest = b""
-    for piece in execution.follow():
-        data = rest + piece
-        cut = len(data)
-        for back in range(1, min(3, len(data)) + 1):
-            byte = data[-back]
-            if byte >= 0xC0:  # begins a character of 2 to 4 bytes
-                needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-                cut -= back if back < needed else 0
-                break
-            if byte < 0x80:
-                break
-        rest = data[cut:]
-        if cut:
-            yield data[:cut]
-    if rest:
-        yield rest
+    with execution.stream() as events:
+        for event in events:
+            if isinstance(event, OutputPiece):
+                screen.print_json_line({"event": "output", "stream": event.stream, "offset": event.offset} | text_or_base64(event.data))
+            elif isinstance(event, Gap):
+                screen.print_json_line({"event": "gap", "stream": event.stream, "from": event.start, "to": event.end})
+            elif isinstance(event, Ended):
+                screen.print_json_line({"event": "end", "execution": event.result.record.model_dump(mode="json")})
+            else:
+                fields = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in vars(event).items()}
+                screen.print_json_line({"event": type(event).__name__.lower()} | fields)
 
 
 def list_executions(invocation: Invocation, client: Client, *, all: bool, run_id: str | None, sandbox: str | None, limit: int) -> None:

@@ -16,7 +16,7 @@ from remote_env.errors import (
     RemoteEnvError,
     SandboxGone,
 )
-from remote_env.protocol import Execution
+from remote_env.protocol import Execution, Output
 
 FAILED = 1  # of any command but run and exec
 USAGE = 2
@@ -66,7 +66,11 @@ def error_of(kind: str, message: str, code: int) -> dict[str, Any]:
 def remarks(execution: Execution, command: str | list[str] | None = None, *, interrupted: bool = False) -> list[str]:
     """What a person has to be told of an execution that is over, one line each; none where exit code and output say all.
     `interrupted`: it was that person who cancelled it."""
-    lines = [line for line in (_of_outcome(execution, command, interrupted), _of_output(execution)) if line]
+    outputs = (
+        [("The output", execution.output)] if execution.stderr is None else [("stdout", execution.output), ("stderr", execution.stderr)]
+    )
+    found = [_of_outcome(execution, command, interrupted), *(_of_output(name, output) for name, output in outputs)]
+    lines = [line for line in found if line]
     if execution.waited_for_server_s >= 1:
         lines.append(f"The command stood still for {execution.waited_for_server_s:.0f} s, its output full, while the server was away.")
     if execution.attempts > 1:
@@ -97,15 +101,14 @@ def _of_outcome(execution: Execution, command: str | list[str] | None, interrupt
     return sentence(execution)
 
 
-def _of_output(execution: Execution) -> str | None:
-    output = execution.output
+def _of_output(name: str, output: Output) -> str | None:
     if output.purged:
-        return "The output was removed from the server."
+        return f"{name} was removed from the server."
     if output.truncated is None:
         return None
     dropped = show_size(output.total_bytes - output.kept_bytes)
     kept = f"{show_size(output.kept_bytes)} of {show_size(output.total_bytes)} are kept"
     if output.truncated == "disk_full":
-        return f"The output is cut: the server's disk was full; {kept}."
+        return f"{name} is cut: the server's disk was full; {kept}."
     where = f", from byte {output.gap[0]:,} on" if output.gap else ""
-    return f"The output is cut: {dropped} in its middle were dropped{where}; {kept} (--output-limit)."
+    return f"{name} is cut: {dropped} in its middle were dropped{where}; {kept} (--output-limit)."

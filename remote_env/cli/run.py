@@ -14,6 +14,14 @@ from remote_env.cli.words import WordsCommand, command_of
 if TYPE_CHECKING:
     from remote_env.sandbox import Sandbox
 
+Split = Annotated[
+    bool | None,
+    typer.Option(
+        "--split/--merged",
+        help="Keep its stdout and stderr apart, or in one in the order written. [default: apart where ours go to different places]",
+        show_default=False,
+    ),
+]
 _LEASE = "5m"  # renewed while `run` lives; how soon its sandbox is reaped where it dies
 
 
@@ -40,6 +48,7 @@ def run(
     pull: options.Pull = "missing",
     binds: options.Binds = None,
     output_limit: options.OutputLimit = None,
+    split: Split = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox for `exec`, `logs` and `rm`.")] = False,
     lease: Annotated[
         str | None,
@@ -60,6 +69,7 @@ def run(
       remote-env run alpine 'ls / | wc -l'
       remote-env run --memory 2g --network none --timeout 10m IMAGE -c 'make test'
       tar c . | remote-env run -i debian -- sh -c 'tar x -C /srv && ls /srv'
+      remote-env run alpine 'ls /etc /none' 2>/dev/null
 
     \b
     Exit code: the command's own; 124 timed out; 125 did not run; 123 lost or
@@ -85,7 +95,7 @@ def run(
     with Interrupts() as interrupts, invocation.client(run_id=run_id) as client:
         try:
             sandbox = create_with_progress(client, image, sandbox_options)
-            code = carry_out(sandbox, what, execution_options, interrupts, as_json=invocation.as_json)
+            code = carry_out(sandbox, what, execution_options, interrupts, split=split, as_json=invocation.as_json)
         except OutcomeUnknownError:
             remove = False  # the command may be running, and its result be had later
             raise
@@ -113,6 +123,7 @@ def exec_(
     timeout: options.Timeout = "30m",
     stdin: options.Stdin = False,
     output_limit: options.OutputLimit = None,
+    split: Split = None,
 ) -> int:
     """Run a command in a sandbox that is there.
 
@@ -136,7 +147,8 @@ def exec_(
         execution_options["stdin"] = read_stdin()
     with Interrupts() as interrupts, invocation.client() as client:
         try:
-            return carry_out(find_sandbox(client, name), what, execution_options, interrupts, as_json=invocation.as_json)
+            sandbox = find_sandbox(client, name)
+            return carry_out(sandbox, what, execution_options, interrupts, split=split, as_json=invocation.as_json)
         except KeyboardInterrupt:
             return interrupts.exit_code
 

@@ -54,10 +54,11 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
-def write_bytes(data: bytes) -> None:
-    """A command's output, untouched and at once."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+def write_bytes(data: bytes, stream: TextIO | None = None) -> None:
+    """A command's output, untouched and at once, to stdout or to the stream given."""
+    target = (stream or sys.stdout).buffer
+    target.write(data)
+    target.flush()
 
 
 def table(*headings: str, right: Sequence[str] = ()) -> Table:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from remote_env.protocol import EPOCH_HEADER, ID_PATTERN
+from remote_env.digest import DIGEST_HEADER, content_digest, is_damaged
+from remote_env.protocol import EPOCH_HEADER, ID_PATTERN, Execution
+from server.correlation import Correlation
 from server.gate import ABOUT
 from server.problems import ProblemError, describe
 
@@ -29,11 +33,24 @@ def path_id(request: Request) -> str:
 
 
 async def read(request: Request, model: type[Model]) -> Model:
-    """The body as a model. Raises ProblemError `invalid` that names the fields, `too_large`."""
+    """The body as a model. Raises ProblemError `invalid` that names the fields, `too_large`, `damaged`."""
+    body = await request.body()
+    if is_damaged(body, request.headers.get(DIGEST_HEADER)):
+        raise ProblemError("damaged", "the body's sha-256 is another one than the request says; this copy of it was not taken")
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(body)
     except ValidationError as error:
-        raise ProblemError("invalid", describe(error)) from None
+        raise ProblemError("invalid", describe(error), id=_id_in(body)) from None
+
+
+def _id_in(body: bytes) -> str | None:
+    """The id that a body names, whatever else is wrong with it."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    named = fields.get("id") if isinstance(fields, dict) else None
+    return named if isinstance(named, str) and ID_PATTERN.fullmatch(named) else None
 
 
 def epoch(request: Request) -> str:
@@ -82,6 +99,12 @@ def queried_id(request: Request, name: str) -> str | None:
     return value
 
 
-def answer(model: BaseModel, status: int = 200) -> Response:
+def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A model as the answer, straight to bytes."""
-    return Response(model.__pydantic_serializer__.to_json(model), status, media_type=JSON)
+    body: bytes = model.__pydantic_serializer__.to_json(model)
+    return Response(body, status, {**(headers or {}), DIGEST_HEADER: content_digest(body)}, JSON)
+
+
+def answer_execution(execution: Execution, status: int = 200) -> Response:
+    """An execution as the answer, marked as being about it."""
+    return answer(execution, status, Correlation.of(execution).headers())

@@ -12,6 +12,7 @@ from remote_env.protocol import COMMAND_TIMEOUT_S, ExecuteAnswer, ExecuteRequest
 from server.api import docs
 from server.api.exchange import JSON, answer, epoch, read
 from server.api.services import Services
+from server.correlation import Correlation
 from server.gate import ABOUT
 from server.lifetime import Lifetime
 from server.problems import ProblemError
@@ -54,9 +55,10 @@ def execute_routes(services: Services, settings: Settings, lifetime: Lifetime) -
     async def execute(request: Request) -> Response:
         sid, spec, given_epoch = await accept(request)
         execution, _ = await services.start_execution(sid, spec, given_epoch, settings.keep_alive_s)
+        about = Correlation.of(execution).headers()
         if execution.over:
-            return answer(execute_answer(execution, await kept_output(execution)))
-        return StreamingResponse(later(execution), 200, media_type=JSON)
+            return answer(execute_answer(execution, await kept_output(execution)), headers=about)
+        return StreamingResponse(later(execution), 200, about, JSON)
 
     router.add_api_route(
         "/execute", execute, methods=["POST"], summary="Run a command and answer with its result",

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from remote_env.protocol import AbandonRequest, Execution, ExecutionList, ExecutionSpec, ExecutionState, SignalRequest
 from server.api import docs
-from server.api.exchange import answer, epoch, path_id, preferred_wait, queried_id, queried_wait, read
+from server.api.exchange import answer, answer_execution, epoch, path_id, preferred_wait, queried_id, queried_wait, read
 from server.api.reattach import Reattaches
 from server.api.services import Services
 from server.gate import ABOUT
@@ -31,17 +31,17 @@ def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
         execution, new = await services.start_execution(sid, spec, given_epoch, preferred_wait(request))
         reattaches.answered(execution)
         if not execution.over:
-            return answer(execution, 202)
-        return answer(execution, 201 if new else 200)
+            return answer_execution(execution, 202)
+        return answer_execution(execution, 201 if new else 200)
 
     async def show(request: Request) -> Response:
         eid, given_epoch, wait_s = path_id(request), epoch(request), queried_wait(request)
         if not wait_s:
-            return answer(await services.get_execution(eid, given_epoch, 0))
+            return answer_execution(await services.get_execution(eid, given_epoch, 0))
         reattaches.asked(eid)
         execution = await services.get_execution(eid, given_epoch, wait_s)
         reattaches.answered(execution)
-        return answer(execution)
+        return answer_execution(execution)
 
     async def show_all(request: Request) -> Response:
         state = request.query_params.get("state")
@@ -58,18 +58,18 @@ def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
 
     async def cancel(request: Request) -> Response:
         execution = await services.cancel(path_id(request), epoch(request))
-        return answer(execution, 200 if execution.over else 202)
+        return answer_execution(execution, 200 if execution.over else 202)
 
     async def abandon(request: Request) -> Response:
         eid, given_epoch = path_id(request), epoch(request)
         asked = await read(request, AbandonRequest)
         execution = await services.abandon(eid, asked.sandbox_id, given_epoch, preferred_wait(request))
-        return answer(execution, 202 if execution.state == "accepted" else 200)
+        return answer_execution(execution, 202 if execution.state == "accepted" else 200)
 
     async def signal(request: Request) -> Response:
         eid, given_epoch = path_id(request), epoch(request)
         asked = await read(request, SignalRequest)
-        return answer(await services.signal(eid, given_epoch, asked.signal))
+        return answer_execution(await services.signal(eid, given_epoch, asked.signal))
 
     router.add_api_route(
         "/v1/sandboxes/{id}/executions", start, methods=["POST"], summary="Run a command, at most once",

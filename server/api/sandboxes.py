@@ -45,7 +45,9 @@ def sandbox_routes(services: Services) -> APIRouter:
         return answer(sandbox, 202 if sandbox.state == "removing" else 200)
 
     async def renew(request: Request) -> Response:
-        return answer(services.renew((await read(request, LeaseRenewal)).run_id))
+        renewal = await read(request, LeaseRenewal)
+        answers = [services.renew(run_id) for run_id in dict.fromkeys((renewal.run_id, *renewal.run_ids))]
+        return answer(_together(answers) if len(answers) > 1 else answers[0])
 
     run_id = docs.query("run_id", "Only this run's.")
     router.add_api_route(
@@ -70,3 +72,14 @@ def sandbox_routes(services: Services) -> APIRouter:
         "/v1/leases", renew, methods=["POST"], summary="Renew a run's leases", **docs.described(body=LeaseRenewal, answer=LeaseAnswer)
     )
     return router
+
+
+def _together(answers: list[LeaseAnswer]) -> LeaseAnswer:
+    """One answer for several runs: sandbox ids are unique among them."""
+    return LeaseAnswer(
+        run_id=answers[0].run_id,
+        run_ids=[each.run_id for each in answers[1:]],
+        expires_in_s=min((each.expires_in_s for each in answers if each.expires_in_s is not None), default=None),
+        live=[sandbox_id for each in answers for sandbox_id in each.live],
+        gone={sandbox_id: reason for each in answers for sandbox_id, reason in each.gone.items()},
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from remote_env.protocol import Execution, ExecutionSpec, Health, LeaseAnswer, Sandbox, SandboxSpec
+from server.correlation import Correlation
+from server.events import Event, Position
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class OutputSlice:
         state: the execution's.
         total: kept bytes in all; None while it runs, when nobody knows yet.
         start, end: the stretch that `chunks` gives, in bytes; `end` is exclusive. Empty where nothing is there (yet).
+        about: the execution.
     """
 
     state: str
@@ -24,6 +27,7 @@ class OutputSlice:
     start: int
     end: int
     chunks: AsyncIterator[bytes]
+    about: Correlation | None = None
 
 
 class Services(Protocol):
@@ -71,8 +75,16 @@ class Services(Protocol):
     async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
         """Send a signal to the command."""
 
-    async def output(self, eid: str, epoch: str, start: int, end: int | None, wait_s: float) -> OutputSlice:
-        """Kept bytes from `start` on, up to `end` (exclusive); waits for some while there are none and it runs."""
+    async def output(
+        self, eid: str, epoch: str, start: int, end: int | None, wait_s: float, stream: str | None = None
+    ) -> OutputSlice:  # fmt: skip
+        """Kept bytes from `start` on, up to `end` (exclusive); waits for some while there are none and it runs. `stream`:
+        "merged", "stdout" or "stderr", refused where the execution has none such; None: merged, or stdout where they are
+        apart."""
+
+    def follow(self, eid: str, epoch: str, at: Position | None) -> tuple[Correlation, AsyncGenerator[Event, None]]:
+        """What the execution says and becomes, from this position on, None for what comes from now on. The generator ends
+        after `End` or `Stopping`; it is to be closed. Refuses a position that is none of this execution's."""
 
     async def default_sandbox(self) -> tuple[str, str]:
         """Id and epoch of the sandbox that POST /execute uses when none is named."""

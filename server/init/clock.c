@@ -48,7 +48,8 @@ void clock_activity(const struct id *id)
     struct execution *e = table_find(id);
     if (!e || e->state != RUNNING)
         return;
-    e->unread = 0;
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        e->streams[i].unread = 0;
     restart_idle(e, now_ms());
 }
 
@@ -64,7 +65,7 @@ void clock_condemn(struct execution *e, uint8_t cause)
     table_send_signals(e);
 }
 
-/* ---- the pipe, as far as it tells of time ---- */
+/* ---- the pipes, as far as they tell of time ---- */
 
 static bool pipe_full(int read_end)
 {
@@ -85,14 +86,26 @@ void clock_settle_wait(struct execution *e)
     e->full_since = 0;
 }
 
-/* New bytes in the pipe are activity that no server told of. */
+static bool output_full(const struct execution *e)
+{
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        if (e->streams[i].read_end >= 0 && pipe_full(e->streams[i].read_end))
+            return true;
+    return false;
+}
+
+/* New bytes in a pipe are activity that no server told of. */
 static bool output_grew(struct execution *e)
 {
-    int unread = 0;
-    if (ioctl(e->output, FIONREAD, &unread))
-        return false;
-    bool grew = unread > e->unread;
-    e->unread = unread;
+    bool grew = false;
+    for (unsigned i = 0; i < STREAMS_MAX; i++) {
+        struct stream *stream = &e->streams[i];
+        int unread = 0;
+        if (stream->read_end < 0 || ioctl(stream->read_end, FIONREAD, &unread))
+            continue;
+        grew |= unread > stream->unread;
+        stream->unread = unread;
+    }
     return grew;
 }
 
@@ -100,9 +113,9 @@ static void look_at_pipes(int64_t now)
 {
     for (unsigned i = 0; i < table_top; i++) {
         struct execution *e = &table[i];
-        if (e->state != RUNNING || e->output < 0)
+        if (e->state != RUNNING)
             continue;
-        bool full = pipe_full(e->output);
+        bool full = output_full(e);
         if (!full)
             clock_settle_wait(e);
         else if (!e->full_since)
@@ -136,7 +149,7 @@ static void tick_execution(struct execution *e, int64_t now)
     if (now >= e->deadline)
         clock_condemn(e, CAUSE_TOTAL);
     else if (now >= e->idle_deadline) {
-        if (output_grew(e) || pipe_full(e->output))
+        if (output_grew(e) || output_full(e))
             restart_idle(e, now); /* who waits for us does not idle */
         else
             clock_condemn(e, CAUSE_IDLE);

@@ -7,7 +7,7 @@
  *  1. REFUSE     A number is taken once. A RUN or SKIP whose number is not higher than the highest taken is answered
  *                STALE and changes nothing, whatever the table says.                                        (table.c)
  *  2. ONE ENDING Every number taken gets exactly one ending: what cannot be started is an ending too.       (table.c)
- *  3. ACKAFTER   An ending, and the read end of its output, are kept until the server's ACK; then the id is forgotten.
+ *  3. ACKAFTER   An ending, and the read ends of its output, are kept until the server's ACK; then the id is forgotten.
  *  4. ONELINK    There is one link. The old socket is closed before the table is written down for the next hello; what
  *                was unread in it is void, what was unsaid on it is in the hello.                            (link.c)
  *  5. BOUNDED    Nothing is allocated on behalf of server or sandbox. The table is static; messages are not queued but
@@ -68,6 +68,13 @@ struct report {
     uint64_t ended_ns, cpu_us, max_rss_bytes;
 };
 
+/* Where a command writes: one pipe for all, or one for stdout and one for stderr. */
+#define STREAMS_MAX 2
+struct stream {
+    int read_end; /* kept until the ACK, or -1 */
+    int unread;   /* bytes in the pipe when last looked at */
+};
+
 enum hunt_phase { HUNT_NONE, HUNT_GRACE, HUNT_FREEZE, HUNT_KILL };
 
 /* One killing: SIGTERM and a grace, then rounds over /proc that freeze, then rounds that kill. */
@@ -89,13 +96,12 @@ struct execution {
     struct id id;
     uint64_t number;
     pid_t runner;
-    int output; /* read end of its pipe, or -1 */
+    struct stream streams[STREAMS_MAX];
     struct ending ending;
     uint64_t oom_before;
     uint64_t signals; /* bit n-1: signal n is to be sent to the process group */
     int64_t deadline, idle_deadline, idle_ms, grace_ms;
-    int64_t full_since; /* since when its pipe is full with nobody there to read it, 0: is not */
-    int unread;         /* bytes in its pipe when last looked at */
+    int64_t full_since; /* since when a pipe of it is full with nobody there to read it, 0: none is */
     struct hunt hunt;
 };
 
@@ -135,6 +141,7 @@ void table_ack(const struct id *id);
 void table_signal(const struct id *id, uint32_t signal);
 void table_send_signals(struct execution *e);
 struct execution *table_find(const struct id *id);
+unsigned table_read_ends(const struct execution *e, int fds[STREAMS_MAX]); /* those that there are, stdout's first */
 void table_collect(void);                      /* take in what runners reported */
 void table_absorb(struct execution *e);
 void table_reap(void);                         /* wait for children */
@@ -160,7 +167,7 @@ void oom_setup(void);
 uint64_t oom_kills(void);
 
 /* run.c */
-pid_t run_start(struct execution *e, struct report *report, struct request *request, int write_end);
+pid_t run_start(struct execution *e, struct report *report, struct request *request, const int write_ends[STREAMS_MAX]);
 
 /* user.c */
 #define GROUPS_MAX 1024

@@ -29,8 +29,8 @@ static bool wait_writable;
 static char inbox[PACKET_LIMIT + 1]; /* one more: strings get their NULs in place */
 static char hello[HELLO_SIZE_MAX];
 
-static uint16_t pipes[TABLE_SIZE]; /* slots whose read ends the hello announced */
-static unsigned pipe_count, pipes_said;
+static uint16_t piped[TABLE_SIZE]; /* slots whose read ends the hello announced */
+static unsigned piped_count, piped_said;
 static uint16_t say[TABLE_SIZE]; /* ring of slots with something due; a slot is in it once (`queued`) */
 static unsigned say_head, say_count;
 static struct { struct id id; uint64_t number; } stale[STALE_MAX];
@@ -47,7 +47,7 @@ static void link_down(void)
     wait_writable = false;
     blocked_since = 0;
     send_at = 0;
-    pipe_count = pipes_said = say_head = say_count = stale_head = stale_count = 0;
+    piped_count = piped_said = say_head = say_count = stale_head = stale_count = 0;
     for (unsigned i = 0; i < table_top; i++)
         table[i].started_due = table[i].ended_due = table[i].queued = false;
 }
@@ -108,10 +108,15 @@ static bool send_packet(uint8_t type, uint8_t flags, const char *body, uint32_t 
 
 static bool send_hello(void)
 {
-    for (unsigned i = 0; i < table_top; i++)
-        if (table[i].state != FREE && table[i].output >= 0)
-            pipes[pipe_count++] = (uint16_t)i;
-    uint32_t length = (uint32_t)(put_hello(hello, incarnation, secret, pipe_count) - hello);
+    uint32_t read_ends = 0;
+    for (unsigned i = 0; i < table_top; i++) {
+        int fds[STREAMS_MAX];
+        unsigned count = table[i].state == FREE ? 0 : table_read_ends(&table[i], fds);
+        if (count)
+            piped[piped_count++] = (uint16_t)i;
+        read_ends += count;
+    }
+    uint32_t length = (uint32_t)(put_hello(hello, incarnation, secret, read_ends) - hello);
     if (HELLO_SIZE_MAX <= PACKET_LIMIT - HEADER_SIZE || length <= PACKET_LIMIT - HEADER_SIZE)
         return send_packet(MESSAGE_HELLO, 0, hello, length, NULL, 0);
     int memory = memfd_create("hello", MFD_CLOEXEC);
@@ -122,21 +127,25 @@ static bool send_hello(void)
     return sent;
 }
 
+/* An execution's read ends travel in one packet, one behind the other. */
 static bool send_pipes(void)
 {
     static char body[4 + PIPES_PER_PACKET * (4 + ID_LENGTH_MAX)];
-    while (pipes_said < pipe_count) {
-        unsigned count = pipe_count - pipes_said < PIPES_PER_PACKET ? pipe_count - pipes_said : PIPES_PER_PACKET;
+    while (piped_said < piped_count) {
         int fds[PIPES_PER_PACKET];
-        char *p = put_u32(body, count);
-        for (unsigned i = 0; i < count; i++) {
-            const struct execution *e = &table[pipes[pipes_said + i]];
-            p = put_id(p, &e->id);
-            fds[i] = e->output;
+        unsigned count = 0, next = piped_said;
+        char *p = put_u32(body, 0);
+        for (; next < piped_count && count + STREAMS_MAX <= PIPES_PER_PACKET; next++) {
+            const struct execution *e = &table[piped[next]];
+            unsigned own = table_read_ends(e, fds + count);
+            count += own;
+            while (own--)
+                p = put_id(p, &e->id);
         }
+        put_u32(body, count);
         if (!send_packet(MESSAGE_PIPES, 0, body, (uint32_t)(p - body), fds, count))
             return false;
-        pipes_said += count;
+        piped_said = next;
     }
     return true;
 }
@@ -146,8 +155,10 @@ static bool send_due(struct execution *e)
     char body[4 + ID_LENGTH_MAX + 8 + ENDING_SIZE];
     char *after_id = put_u64(put_id(body, &e->id), e->number);
     if (e->started_due) {
+        int fds[STREAMS_MAX];
+        unsigned count = table_read_ends(e, fds);
         char *p = put_u64(after_id, e->ending.started_ns);
-        if (!send_packet(MESSAGE_STARTED, 0, body, (uint32_t)(p - body), &e->output, 1))
+        if (!send_packet(MESSAGE_STARTED, 0, body, (uint32_t)(p - body), fds, count))
             return false;
         e->started_due = false;
     }
@@ -307,7 +318,7 @@ static bool blocked(void)
 
 static bool may_read(void)
 {
-    return pipes_said == pipe_count && stale_count < STALE_MAX;
+    return piped_said == piped_count && stale_count < STALE_MAX;
 }
 
 void link_read(short revents)
@@ -383,7 +394,5 @@ int64_t link_tick(void)
     say_what_is_due();
     if (fd < 0)
         return connect_at;
-    if (send_at)
-        return send_at;
-    return NEVER;
+    return send_at ? send_at : NEVER;
 }

@@ -1,5 +1,5 @@
 /*
- * The link's messages, version 1, and the socket they travel over. server/messages.py is the other half of this
+ * The link's messages, version 2, and the socket they travel over. server/messages.py is the other half of this
  * definition and tells the format of each message; integers are little-endian.
  *
  *     packet = type u8 | flags u8 | 0 u16 | body length u32 | body
@@ -10,7 +10,9 @@
 
 #include "init.h"
 
-#define LINK_VERSION 1
+#ifndef LINK_VERSION
+#define LINK_VERSION 2 /* a test builds an older one */
+#endif
 #define PACKET_LIMIT 65536
 #define BODY_LIMIT (32u << 20)
 #define HEADER_SIZE 8
@@ -21,7 +23,7 @@ enum message_type {
     MESSAGE_RUN = 1, MESSAGE_SKIP, MESSAGE_KILL, MESSAGE_ACK, MESSAGE_SIGNAL, MESSAGE_ACTIVITY, MESSAGE_WELCOME,
     MESSAGE_HELLO = 64, MESSAGE_PIPES, MESSAGE_STARTED, MESSAGE_ENDED, MESSAGE_STALE,
 };
-enum run_flag { RUN_STDIN = 1, RUN_SHELL = 2, RUN_MAKE_WORKDIR = 4 };
+enum run_flag { RUN_STDIN = 1, RUN_SHELL = 2, RUN_MAKE_WORKDIR = 4, RUN_SPLIT = 8 };
 enum ending_kind { ENDING_EXITED = 1, ENDING_FAILED_TO_START, ENDING_SKIPPED };
 enum cause { CAUSE_NONE, CAUSE_TOTAL, CAUSE_IDLE, CAUSE_CANCEL };
 enum ending_flag { ENDING_OUTPUT_OPEN = 1, ENDING_ALONE = 2, ENDING_RUNNER_KILLED = 4, ENDING_KILLED_BY_US = 8 };

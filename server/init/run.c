@@ -2,7 +2,7 @@
  * The runner and the command's own process.
  *
  * The runner waits for all that the command starts and reports the main process's end. It stays until its last
- * descendant has ended; once the execution is acknowledged it reads the pipe and throws away what comes, so that a
+ * descendant has ended; once the execution is acknowledged it reads the pipes and throws away what comes, so that a
  * background process neither dies of SIGPIPE nor blocks. The command's process does everything that a sandbox could
  * make slow or fail, as the user it is for, and says through the report where it failed.
  */
@@ -183,7 +183,7 @@ static void raise_oom_score(void)
     close(fd);
 }
 
-static _Noreturn void be_command(struct request *request, pid_t runner, int write_end)
+static _Noreturn void be_command(struct request *request, pid_t runner, const int write_ends[STREAMS_MAX])
 {
     static struct user user;
     static char spec[1024];
@@ -205,13 +205,14 @@ static _Noreturn void be_command(struct request *request, pid_t runner, int writ
     int error = user_find(spec, &user);
     if (error)
         fail(STAGE_USER, error);
-    if (fchown(write_end, user.uid, user.gid) && user.uid != geteuid())
+    int out = write_ends[0], err = write_ends[request->flags & RUN_SPLIT ? 1 : 0];
+    if ((fchown(out, user.uid, user.gid) || fchown(err, user.uid, user.gid)) && user.uid != geteuid())
         fail(STAGE_PIPE, errno);
     become(&user);
     enter_workdir(request);
     if ((request->flags & RUN_STDIN) && dup2(request->stdin_fd, 0) < 0)
         fail(STAGE_STDIN, errno);
-    if (dup2(write_end, 1) < 0 || dup2(write_end, 2) < 0)
+    if (dup2(out, 1) < 0 || dup2(err, 2) < 0)
         fail(STAGE_PIPE, errno);
 
     size_t own = 0;
@@ -299,9 +300,13 @@ static bool discard(int read_end)
     return read(read_end, waste, sizeof waste) != 0;
 }
 
-static _Noreturn void be_runner(struct request *request, uint64_t number, int read_end, int write_end)
+static _Noreturn void be_runner(struct request *request, const struct execution *e, const int write_ends[STREAMS_MAX])
 {
-    int kept[] = {read_end, write_end, settings.wake, request->stdin_fd};
+    struct pollfd pipes[STREAMS_MAX]; /* poll passes over what is -1 */
+    int kept[] = {settings.wake, request->stdin_fd, e->streams[0].read_end, e->streams[1].read_end, write_ends[0], write_ends[1]};
+    uint64_t number = e->number;
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        pipes[i] = (struct pollfd){.fd = e->streams[i].read_end, .events = POLLIN};
     close_all_but(kept, sizeof kept / sizeof *kept);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     struct sigaction waking = {.sa_handler = wake_up};
@@ -314,7 +319,7 @@ static _Noreturn void be_runner(struct request *request, uint64_t number, int re
 
     pid_t self = getpid(), command = fork();
     if (command == 0)
-        be_command(request, self, write_end);
+        be_command(request, self, write_ends);
     struct rusage usage = {0};
     if (command < 0) {
         report->error = errno;
@@ -323,7 +328,9 @@ static _Noreturn void be_runner(struct request *request, uint64_t number, int re
         _exit(0);
     }
     atomic_store(&report->command, command);
-    close(write_end);
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        if (write_ends[i] >= 0)
+            close(write_ends[i]);
     if (request->stdin_fd >= 0)
         close(request->stdin_fd);
 
@@ -346,15 +353,18 @@ static _Noreturn void be_runner(struct request *request, uint64_t number, int re
         if (alone)
             _exit(0);
         bool released = atomic_load_explicit(&report->released, memory_order_acquire) >= number;
-        struct pollfd pipe = {.fd = read_end, .events = POLLIN};
-        if (ppoll(&pipe, released && read_end >= 0, NULL, &waiting) > 0 && !discard(read_end)) {
-            close(read_end);
-            read_end = -1;
+        if (ppoll(pipes, released ? STREAMS_MAX : 0, NULL, &waiting) <= 0)
+            continue;
+        for (unsigned i = 0; i < STREAMS_MAX; i++) {
+            if (!pipes[i].revents || discard(pipes[i].fd))
+                continue;
+            close(pipes[i].fd);
+            pipes[i].fd = -1;
         }
     }
 }
 
-pid_t run_start(struct execution *e, struct report *shared, struct request *request, int write_end)
+pid_t run_start(struct execution *e, struct report *shared, struct request *request, const int write_ends[STREAMS_MAX])
 {
     atomic_store(&shared->done, 0);
     atomic_store(&shared->command, 0);
@@ -362,7 +372,7 @@ pid_t run_start(struct execution *e, struct report *shared, struct request *requ
     pid_t pid = fork();
     if (pid == 0) {
         report = shared;
-        be_runner(request, e->number, e->output, write_end);
+        be_runner(request, e, write_ends);
     }
     return pid;
 }

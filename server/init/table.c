@@ -55,8 +55,8 @@ static struct execution *take_slot(uint64_t number, const struct id *id)
     if (slot >= table_top)
         table_top = slot + 1;
     *e = (struct execution){
-        .state = RUNNING, .queued = queued, .id = *id, .number = number, .output = -1, .deadline = NEVER,
-        .idle_deadline = NEVER, .hunt.next = NEVER};
+        .state = RUNNING, .queued = queued, .id = *id, .number = number, .streams = {{.read_end = -1}, {.read_end = -1}},
+        .deadline = NEVER, .idle_deadline = NEVER, .hunt.next = NEVER};
     e->ending.started_ns = wall_ns();
     return e;
 }
@@ -123,9 +123,34 @@ void table_collect(void)
         table_absorb(&table[i]);
 }
 
-/* ---- what the server asks ---- */
+/* ---- pipes ---- */
 
-static bool make_pipe(struct execution *e, int *write_end)
+unsigned table_read_ends(const struct execution *e, int fds[STREAMS_MAX])
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        if (e->streams[i].read_end >= 0)
+            fds[count++] = e->streams[i].read_end;
+    return count;
+}
+
+static void close_read_ends(struct execution *e)
+{
+    for (unsigned i = 0; i < STREAMS_MAX; i++) {
+        if (e->streams[i].read_end >= 0)
+            close(e->streams[i].read_end);
+        e->streams[i].read_end = -1;
+    }
+}
+
+static void close_write_ends(const int write_ends[STREAMS_MAX])
+{
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        if (write_ends[i] >= 0)
+            close(write_ends[i]);
+}
+
+static bool make_pipe(int *read_end, int *write_end)
 {
     int fds[2];
     if (pipe2(fds, O_CLOEXEC))
@@ -137,10 +162,29 @@ static bool make_pipe(struct execution *e, int *write_end)
         return false;
     }
     fcntl(fds[0], F_SETFL, O_NONBLOCK); /* whoever reads it: a second reader must never hang */
-    e->output = fds[0];
+    *read_end = fds[0];
     *write_end = fds[1];
     return true;
 }
+
+/* All that it needs or none. */
+static bool make_pipes(struct execution *e, bool split, int write_ends[STREAMS_MAX])
+{
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        write_ends[i] = -1;
+    for (unsigned i = 0; i < (split ? STREAMS_MAX : 1); i++) {
+        if (make_pipe(&e->streams[i].read_end, &write_ends[i]))
+            continue;
+        int error = errno;
+        close_read_ends(e);
+        close_write_ends(write_ends);
+        errno = error;
+        return false;
+    }
+    return true;
+}
+
+/* ---- what the server asks ---- */
 
 static void mark_company(struct execution *newcomer)
 {
@@ -169,19 +213,18 @@ bool table_run(struct request *request)
         end_unrun(e, ENDING_FAILED_TO_START, STAGE_STDIN, EBADF);
         return true;
     }
-    int write_end;
-    if (!make_pipe(e, &write_end)) {
+    int write_ends[STREAMS_MAX];
+    if (!make_pipes(e, request->flags & RUN_SPLIT, write_ends)) {
         end_unrun(e, ENDING_FAILED_TO_START, STAGE_PIPE, errno);
         return true;
     }
     e->oom_before = oom_kills();
-    e->runner = run_start(e, report_of(e), request, write_end);
+    e->runner = run_start(e, report_of(e), request, write_ends);
     int error = errno;
-    close(write_end);
+    close_write_ends(write_ends);
     if (e->runner < 0) {
         e->runner = 0;
-        close(e->output);
-        e->output = -1;
+        close_read_ends(e);
         end_unrun(e, ENDING_FAILED_TO_START, STAGE_FORK, error);
         return true;
     }
@@ -210,13 +253,11 @@ void table_ack(const struct id *id)
     struct execution *e = table_find(id);
     if (!e || e->state != ENDED)
         return;
-    if (e->output >= 0)
-        close(e->output);
+    close_read_ends(e);
     atomic_store_explicit(&report_of(e)->released, e->number, memory_order_release);
     if (e->runner)
         kill(e->runner, SIGUSR1); /* it looks at `released` */
     e->state = FREE;
-    e->output = -1;
     e->started_due = e->ended_due = false;
     vacant[vacant_count++] = (uint16_t)(e - table);
 }

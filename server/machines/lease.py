@@ -14,18 +14,28 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Term:
-    """One sandbox's lease. Times are seconds on a clock of the caller's."""
+    """One sandbox's lease. Times are seconds on a clock of the caller's.
+
+    Args:
+        renewed_at: when somebody last spoke for its run; None: nobody has since `began_at`.
+        began_at: when the server started, or the machine woke up (FRESHLEASE).
+        busy_until: the latest deadline among its unfinished executions.
+    """
 
     lease_s: float
     on_end: Literal["wait", "kill"]
-    renewed_at: float
-    busy_until: float | None = None  # the latest deadline among its unfinished executions
+    renewed_at: float | None
+    began_at: float
+    busy_until: float | None = None
 
     def ends_at(self) -> float:
-        end = self.renewed_at + self.lease_s
+        end = self.term_begins_at() + self.lease_s
         if self.on_end == "wait" and self.busy_until is not None:
             return max(end, self.busy_until)
         return end
+
+    def term_begins_at(self) -> float:
+        return self.began_at if self.renewed_at is None else max(self.renewed_at, self.began_at)
 
     def over(self, now: float) -> bool:
         return now >= self.ends_at()

@@ -67,7 +67,7 @@ def after(state: State, happening: Happening) -> State:
         raise InvalidTransition(f"{happening.name} cannot happen to a sandbox that is {state.value}") from None
 
 
-# -------------------------------------------------------------------------------------------------- hello
+# ----------------------------------------------------------------------------------------- silence, and hello
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,20 @@ class GiveUp:
     """The sandbox cannot be trusted to be the one in the journal: end it, what is unfinished is lost."""
 
     reason: str
+
+
+def silence(*, alive: bool | None, silent_s: float, unreachable_after_s: float) -> GiveUp | None:
+    """What it means that a sandbox has no link. None: wait on; neither a link's end nor a hung engine is a death.
+
+    Args:
+        alive: whether the engine has the very container, running; None where it does not tell.
+        silent_s: for how many seconds this server has been without the link.
+    """
+    if alive is False:
+        return GiveUp("sandbox_died")
+    if silent_s > unreachable_after_s:
+        return GiveUp("init_unreachable")  # UNREACH
+    return None
 
 
 def reconcile(

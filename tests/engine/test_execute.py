@@ -195,7 +195,7 @@ def test_same_id_with_another_body_or_sandbox_is_a_conflict(http: Http, sandbox:
     [
         {"command": None}, {"argv": ["true"]}, {"timeout_s": 0}, {"timeout_s": "soon"}, {"unknown_field": 1}, {"id": "short"},
         {"workdir": "relative"}, {"env": {"A=B": "c"}}, {"stdin_base64": "no base64!"}, {"stdin": "a", "stdin_base64": "YQ=="},
-        {"command": "nul \0 inside"}, {"streams": "split"}, {"output_limit_bytes": 1},
+        {"command": "nul \0 inside"}, {"streams": "both"}, {"output_limit_bytes": 1},
     ],
 )  # fmt: skip
 def test_invalid_execution_is_refused_and_named(http: Http, shared: Sandbox, change: dict[str, object]) -> None:

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from remote_env import Client, Sandbox
+from remote_env import Client, InvalidSpec, Sandbox
+from server import initbuild
 from tests.support.outside import docker, runs, until
 from tests.support.server import BUSYBOX, SMALL, Server
 
 ROOT = Path(__file__).parents[2]
 NORMAL = ("-m", "remote_env.cli.main")
-NEXT_SERVER = """
+OTHER_SERVER = """
 import server.messages
-server.messages.LINK_VERSION = 2
+server.messages.LINK_VERSION = {version}
 import server.link
-server.link.SUPPORTED_VERSIONS = frozenset({versions})
+server.link.SUPPORTED_VERSIONS = frozenset({supported})
+import server.sandboxes
+from pathlib import Path
+server.sandboxes.init_path = lambda arch: Path({init!r})
 from remote_env.cli.main import main
 main()
 """
 
 
-@pytest.fixture
-def next_server(make_server: Callable[..., Server], tmp_path: Path) -> Callable[[Server, str], None]:
-    """Stop a server and start one of the next version, which speaks the link versions that are given."""
+def build_init(version: int, directory: Path) -> Path:
+    """The init as it says that link version. What it can do beyond it is not asked for by who speaks that version."""
+    compiler, binary = shutil.which("cc"), directory / f"init-{version}"
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    flags = ["-std=c11", "-O2", "-static", f"-DLINK_VERSION={version}"]
+    subprocess.run([compiler, *flags, "-o", str(binary), *map(str, initbuild.SOURCES.glob("*.c"))], check=True)
+    return binary
 
-    def replace(server: Server, versions: str) -> None:
-        server.stop()
-        script = tmp_path / "next_server.py"
-        script.write_text(NEXT_SERVER.format(versions=versions))
+
+@pytest.fixture
+def spawn_other(tmp_path: Path) -> Callable[[Server, int, set[int]], None]:
+    """Start a server of another version: its inits say this link version, it speaks those that are given."""
+
+    def spawn(server: Server, version: int, supported: set[int]) -> None:
+        script = tmp_path / f"server_{version}.py"
+        init = str(build_init(version, tmp_path))
+        script.write_text(OTHER_SERVER.format(version=version, supported=supported, init=init))
         server.program = (str(script),)
         server.spawn()
 
-    return replace
+    return spawn
 
 
 def running_command(client: Client) -> tuple[Sandbox, str]:
@@ -45,32 +61,41 @@ def running_command(client: Client) -> tuple[Sandbox, str]:
     return sandbox, execution.id
 
 
-def test_server_of_the_next_version_takes_over_sandboxes_of_the_version_before(
-    make_server: Callable[..., Server], next_server: Callable[[Server, str], None]
+def test_server_takes_over_sandboxes_of_the_version_before_and_gives_them_no_more_than_they_can(
+    make_server: Callable[..., Server], spawn_other: Callable[[Server, int, set[int]], None]
 ) -> None:
-    server = make_server(environ={"PYTHONPATH": str(ROOT)}).start()
+    server = make_server(environ={"PYTHONPATH": str(ROOT)})
+    spawn_other(server, 1, {1})
+    until(lambda: (server.data_dir / "token").exists(), "the server of version 1 has made its token")
     with server.client() as client:
         sandbox, eid = running_command(client)
         ended_meanwhile = sandbox.start("while [ ! -e /now ]; do sleep 0.02; done; echo meanwhile; exit 9")
         server.stop()
         docker("exec", str(sandbox.container_id), "touch", "/now")
-        next_server(server, "{1, 2}")
+        server.program = NORMAL
+        server.start()
         assert (ended_meanwhile.wait().text, ended_meanwhile.returncode) == ("meanwhile\n", 9)
+        for _ in range(2):
+            with pytest.raises(InvalidSpec, match="make a new sandbox"):
+                sandbox.run("echo split >> /ran", streams="split")
+            server.restart()  # also while its link is not up yet
         sandbox.run("echo second >> /ran; touch /go")
         execution = client.execution(eid).wait()
         assert (execution.text, execution.returncode) == ("first\nend\n", 7)
         assert runs(sandbox) == {"first": 1, "second": 1}
-        assert client.create_sandbox(BUSYBOX, memory_bytes=SMALL).run("echo new").text == "new\n"
+        new = client.create_sandbox(BUSYBOX, memory_bytes=SMALL).run("echo out; echo err >&2", streams="split")
+        assert (new.output(), new.stderr()) == (b"out\n", b"err\n")
 
 
 def test_init_of_a_version_that_is_not_spoken_is_refused_in_words_and_left_untouched(
-    make_server: Callable[..., Server], next_server: Callable[[Server, str], None]
+    make_server: Callable[..., Server], spawn_other: Callable[[Server, int, set[int]], None]
 ) -> None:
     server = make_server(environ={"PYTHONPATH": str(ROOT)}).start()
     with server.client() as client:
         sandbox, eid = running_command(client)
-        next_server(server, "{2}")
-        until(lambda: "its init speaks link version 1; this server speaks [2]" in server.log.read_text(), "the log says why")
+        server.stop()
+        spawn_other(server, 3, {3})
+        until(lambda: "its init speaks link version 2; this server speaks [3]" in server.log.read_text(), "the log says why")
         assert client.execution(eid).record.state != "ended"
         assert docker("inspect", "-f", "{{.State.Running}}", str(sandbox.container_id)) == "true\n"
         server.stop()

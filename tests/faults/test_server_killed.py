@@ -63,7 +63,7 @@ def test_server_killed_at_failpoint_loses_nothing_and_runs_nothing_twice(failpoi
     with own_server.client() as client:
         sandbox = make_sandbox(client)
         own_server.stop()
-        own_server.start(f"{failpoint}:2")
+        own_server.start(f"{failpoint}:kill@2")
         revived = Revived(own_server)
         try:
             results = [sandbox.run(f"echo c{n} >> /ran; seq 1 2000; exit {n}", on_undelivered="redeliver") for n in range(4)]
@@ -82,7 +82,7 @@ def test_server_killed_while_it_cancels_ends_the_command_all_the_same(failpoint:
     with own_server.client() as client:
         sandbox = make_sandbox(client)
         own_server.stop()
-        own_server.start(failpoint)
+        own_server.start(f"{failpoint}:kill")
         revived = Revived(own_server)
         try:
             execution = sandbox.start("echo c >> /ran; exec sleep 1000")
@@ -106,7 +106,7 @@ def test_server_killed_in_the_middle_of_a_hello_takes_the_next_one(failpoint: st
         execution = sandbox.start("echo c >> /ran; for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done; exit 7")
         until(lambda: runs(sandbox) == Counter(c=1), "the command runs")
         own_server.kill()
-        own_server.spawn(failpoint).wait(timeout=30)
+        own_server.spawn(f"{failpoint}:kill").wait(timeout=30)
         own_server.start()
         execution.wait()
         assert (execution.returncode, execution.text) == (7, "".join(f"{n}\n" for n in range(1, 9)))
@@ -120,7 +120,7 @@ def test_server_killed_while_it_makes_a_sandbox_leaves_no_container_behind(failp
     """Broken: killed at a step of a sandbox's creation. Must hold: the caller gets a working sandbox or a clear error, and
     after its removal the engine has no container of ours."""
     own_server.stop()
-    own_server.start(failpoint)
+    own_server.start(f"{failpoint}:kill")
     revived = Revived(own_server)
     try:
         with own_server.client() as client:
@@ -139,7 +139,7 @@ def test_server_killed_while_it_removes_a_sandbox_removes_it_in_its_next_life(fa
     """Broken: killed at a step of a removal, with a command under way. Must hold: the container goes, the command has an
     end, and the caller of remove() is not bothered."""
     own_server.stop()
-    own_server.start(failpoint)
+    own_server.start(f"{failpoint}:kill")
     revived = Revived(own_server)
     try:
         with own_server.client() as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import select
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from server import messages
 from server.messages import Ended, EndingKind, Hello, Pipes, Run, RunFlag, Stale, Started, Type
+from tests.init.processes import alive, children, descendants
 
 PATIENCE_S = 60.0  # never reached by a healthy init; a bound for sick ones
 DAY_MS = 24 * 3600 * 1000
@@ -36,10 +38,29 @@ class Execution:
 
     id: str
     number: int
-    pipe: int | None = None
-    output: bytearray = field(default_factory=bytearray)
+    pipes: list[int | None] = field(default_factory=list)  # one, or stdout's and stderr's; None once at its end
+    outputs: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
     started: Started | None = None
     ended: Ended | None = None
+
+    @property
+    def pipe(self) -> int | None:
+        return self.pipes[0] if self.pipes else None
+
+    @property
+    def output(self) -> bytearray:
+        """What came on its one pipe, or on stdout's."""
+        return self.outputs[0]
+
+    @property
+    def errors(self) -> bytearray:
+        """What came on stderr's."""
+        return self.outputs[1]
+
+    @property
+    def both(self) -> tuple[bytes, bytes]:
+        """stdout, stderr."""
+        return bytes(self.output), bytes(self.errors)
 
     @property
     def text(self) -> str:
@@ -52,10 +73,15 @@ class Execution:
         assert self.ended.ending.kind is EndingKind.EXITED, self.ended
         return os.waitstatus_to_exitcode(self.ended.ending.status)
 
-    def drop_pipe(self) -> None:
-        if self.pipe is not None:
-            os.close(self.pipe)
-            self.pipe = None
+    def drop_pipe(self, at: int) -> None:
+        pipe, self.pipes[at] = self.pipes[at], None
+        if pipe is not None:
+            os.close(pipe)
+
+    def drop_pipes(self) -> None:
+        for at in range(len(self.pipes)):
+            self.drop_pipe(at)
+        self.pipes = []
 
 
 class Server:
@@ -90,6 +116,7 @@ class Server:
         hello = self._receive(self.link)
         assert isinstance(hello, Hello), hello
         self.hello = hello
+        self._drop_pipes()
         missing = hello.pipes
         while missing:
             pipes = self._receive(self.link)
@@ -116,8 +143,11 @@ class Server:
         if self.link is not None:
             self.link.close()
             self.link = None
+        self._drop_pipes()
+
+    def _drop_pipes(self) -> None:
         for execution in self.executions.values():
-            execution.drop_pipe()
+            execution.drop_pipes()
 
     # ------------------------------------------------------------------------------------------------- requests
 
@@ -180,7 +210,7 @@ class Server:
     def ack(self, execution: Execution) -> None:
         """The end of an execution for the server: it forgets the pipe, the init forgets the id."""
         self.send(messages.ack(execution.id))
-        execution.drop_pipe()
+        execution.drop_pipes()
         self.executions.pop(execution.id, None)
 
     # -------------------------------------------------------------------------------------------------- waiting
@@ -219,17 +249,21 @@ class Server:
         self.wait_for(lambda: len(self.stale) > before, "the answer to a stale skip")
 
     def _drain(self, execution: Execution) -> None:
-        if execution.pipe is None:
-            return
-        held = unread(execution.pipe)
-        while held > 0:
-            data = os.read(execution.pipe, held)
-            execution.output += data
-            held -= len(data)
+        for pipe, output in zip(execution.pipes, execution.outputs, strict=False):
+            held = 0 if pipe is None else unread(pipe)
+            while pipe is not None and held > 0:
+                data = os.read(pipe, held)
+                output += data
+                held -= len(data)
+
+    def _readers(self) -> dict[int, tuple[Execution, int]]:
+        """The read ends of what runs: whose each is, and which."""
+        running = (execution for execution in self.executions.values() if execution.ended is None)
+        return {pipe: (execution, at) for execution in running for at, pipe in enumerate(execution.pipes) if pipe is not None}
 
     def _turn(self, deadline: float, what: str) -> None:
         poller = select.poll()
-        readers = {e.pipe: e for e in self.executions.values() if e.pipe is not None and e.ended is None} if self.reading else {}
+        readers = self._readers() if self.reading else {}
         for fd in readers:
             poller.register(fd, select.POLLIN)
         assert self.link is not None
@@ -240,10 +274,12 @@ class Server:
         for fd, _ in ready:
             if fd == self.link.fileno():
                 self._receive(self.link)
-            elif data := os.read(fd, 1 << 16):
-                readers[fd].output += data
+                continue
+            execution, at = readers[fd]
+            if data := os.read(fd, 1 << 16):
+                execution.outputs[at].extend(data)
             else:
-                readers[fd].drop_pipe()
+                execution.drop_pipe(at)
 
     def _receive(self, link: socket.socket) -> messages.FromInit:
         data, fds, flags, _ = socket.recv_fds(link, messages.PACKET_LIMIT, messages.PIPES_PER_PACKET, socket.MSG_CMSG_CLOEXEC)
@@ -258,10 +294,12 @@ class Server:
             os.close(memory)
         message = messages.parse(type_, body)
         if isinstance(message, Pipes):
-            for id_, fd in zip(message.ids, fds, strict=True):
-                self.executions.setdefault(id_, Execution(id_, 0)).pipe = fd
+            for id_, same in itertools.groupby(zip(message.ids, fds, strict=True), key=lambda pair: pair[0]):
+                execution = self.executions.setdefault(id_, Execution(id_, 0))
+                assert not execution.pipes, f"the read ends of {id_} do not stand together"
+                execution.pipes = [fd for _, fd in same]
         elif isinstance(message, Started):
-            (self.executions[message.id].pipe,) = fds
+            self.executions[message.id].pipes = list(fds)
             self.executions[message.id].started = message
         elif isinstance(message, Ended):
             self.executions[message.id].ended = message
@@ -331,36 +369,6 @@ def unread(pipe: int) -> int:
     return int(held)
 
 
-def children(pid: int) -> list[int]:
-    return [child for child, parent in _parents().items() if parent == pid]
-
-
-def descendants(pid: int) -> list[int]:
-    parents = _parents()
-    found: list[int] = []
-    layer = [pid]
-    while layer:
-        layer = [child for child, parent in parents.items() if parent in layer]
-        found += layer
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Whether there is such a process, and it is more than a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def cmdline(pid: int) -> bytes:
-    """Its arguments, each with a NUL behind it; nothing when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
-
-
 def wait_until(condition: Callable[[], object], what: str) -> None:
     """For what nothing announces, such as another process's death."""
     deadline = time.monotonic() + PATIENCE_S
@@ -368,14 +376,3 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             raise TimedOut(f"{what} has not come about within {PATIENCE_S} s")
         time.sleep(0.002)
-
-
-def _parents() -> dict[int, int]:
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return parents

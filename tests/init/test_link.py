@@ -13,7 +13,8 @@ import pytest
 
 from server import messages
 from server.messages import EndingKind, Hello, Type
-from tests.init.harness import PATIENCE_S, Execution, Init, Server, alive, cmdline, descendants, memory_file, wait_until
+from tests.init.harness import PATIENCE_S, Execution, Init, Server, memory_file, wait_until
+from tests.init.processes import alive, cmdline, descendants
 
 
 def ending_of(hello: Hello, id_: str) -> messages.Ending | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import requests
+from urllib3.exceptions import InsecureRequestWarning
 
 from remote_env import Client, Timings
 
@@ -36,14 +40,19 @@ class Server:
     Args:
         data_dir: kept over restarts.
         options: flags of `remote-env serve`.
+        host: what it listens on, and where it is expected to answer; default: both loopbacks.
     """
 
-    def __init__(self, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, host: str | None = None) -> None:
         self.data_dir = data_dir
+        if host is not None:
+            options = (*options, "--host", host, "--insecure")
         self.options = options
         self.environ = dict(environ or {})
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        address = host or "127.0.0.1"
+        scheme = "https" if "--tls-self-signed" in options else "http"
+        self.url = f"{scheme}://{f'[{address}]' if ':' in address else address}:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.program: tuple[str, ...] = ("-m", "remote_env.cli.main")  # what Python runs
         self.log = data_dir.with_name(data_dir.name + ".log")
@@ -53,13 +62,20 @@ class Server:
         return (self.data_dir / "token").read_text().strip()
 
     @property
+    def fingerprint(self) -> str | None:
+        """sha256 of its certificate, for a client to pin; None without TLS."""
+        if not self.url.startswith("https"):
+            return None
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", self.port)))).hexdigest()
+
+    @property
     def env(self) -> dict[str, str]:
         """What the environment of a client's process needs."""
         return {"REMOTE_ENV_URL": self.url, "REMOTE_ENV_TOKEN_FILE": str(self.data_dir / "token")}
 
     def spawn(self, failpoints: str = "") -> subprocess.Popen[bytes]:
-        """Start the process without waiting for it."""
-        environ = {**os.environ, **self.environ, "REMOTE_ENV_FAILPOINTS": failpoints}
+        """Start the process without waiting for it. `failpoints`: see `server.failpoints`."""
+        environ = {**os.environ, **self.environ, "REMOTE_ENV_SERVER_TEST": "1", "REMOTE_ENV_SERVER_FAILPOINT": failpoints}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self.program, "serve", "--port", str(self.port), "--data-dir", str(self.data_dir),
@@ -77,11 +93,16 @@ class Server:
             if process.poll() is not None:
                 break
             try:
-                if requests.get(f"{self.url}/health", timeout=5).ok:
+                if self._is_up():
                     return self
             except requests.ConnectionError:
                 time.sleep(0.02)
         raise AssertionError(f"the server did not start (exit code {process.poll()}):\n{self.log.read_text()[-4000:]}")
+
+    def _is_up(self) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InsecureRequestWarning)  # its certificate is its own
+            return requests.get(f"{self.url}/health", timeout=5, verify=False).ok
 
     def kill(self) -> None:
         """SIGKILL, as a crash."""
@@ -101,7 +122,7 @@ class Server:
         return self.process.wait(timeout=60)
 
     def client(self, timings: Timings | None = None) -> Client:
-        return Client(self.url, self.token, **({} if timings is None else {"timings": timings}))
+        return Client(self.url, self.token, timings=timings, fingerprint=self.fingerprint)
 
     def remove_all(self) -> None:
         """Stop the server and remove every container that it made."""

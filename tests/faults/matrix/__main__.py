@@ -32,7 +32,7 @@ def main() -> int:
             verdict = _play(each, subject, options)
             report.add(each, verdict)
             print(_line(verdict), flush=True)
-            for broken in verdict.broken[:20]:
+            for broken in verdict.broken[: 20 if subject == "remote-env" else 2]:
                 print(f"    {broken}", flush=True)
             held = held and (subject != "remote-env" or not verdict.broken)
             report.write()
@@ -46,6 +46,7 @@ def _play(row: Row, subject: str, options: argparse.Namespace) -> Verdict:
         from tests.faults.matrix.peers import PEERS
 
         peer = PEERS[subject]
+        commands = min(commands, row.peer_commands or commands)
     return Arena(row, commands=commands, seed=options.seed, short=options.short, peer=peer).play()
 
 

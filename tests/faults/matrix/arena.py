@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import queue
@@ -27,11 +28,27 @@ from tests.faults.matrix.traffic import Call, Command, Fate, Traffic
 from tests.support.server import BUSYBOX, Server
 
 QUIET_S = 30.0  # within which everything is back to its base line after the fault
-FD_SLACK = 12
+FD_SLACK = 12 + 16  # the engine's SDK keeps up to 16 idle connections
 THREAD_SLACK = 8
 RSS_SLACK = 96 << 20  # bytes
 
 log = logging.getLogger("tests.faults")
+
+_engines: dict[bool, PrivateEngine] = {}  # of the short versions, by whether they have live-restore
+_at_exit = ExitStack()
+atexit.register(_at_exit.close)
+
+
+def private_engine(directory: Path, stack: ExitStack, live_restore: bool) -> PrivateEngine:
+    """A second engine below `directory`, started, with the busybox image; removed with `stack`."""
+    engine = PrivateEngine(directory / "engine", f"fault-{secrets.token_hex(4)}", live_restore=live_restore)
+    stack.callback(engine.remove)
+    engine.start()
+    image = directory / "image.tar"
+    subprocess.run(["docker", "save", "-o", str(image), BUSYBOX], check=True)
+    subprocess.run(["docker", "-H", engine.host, "load", "-qi", str(image)], capture_output=True, check=True)
+    image.unlink()
+    return engine
 
 
 class Arena:
@@ -51,8 +68,10 @@ class Arena:
         self.bound_s = 300.0  # of one call: no answer within it is a call that hangs
         self.server_options: list[str] = []  # to be set before `subject` is asked for
         self.server_environ: dict[str, str] = {}
+        self.server_host: str | None = None  # what it listens on, in place of the loopbacks
         self.leaves: Callable[[str], bool] = lambda arguments: False  # processes that the row's commands leave on purpose, by command line
         self.rss_slack = RSS_SLACK
+        self.fd_slack = FD_SLACK
         self.bystander_may_die = row.engine == "private, no live-restore"
         self.calls: list[Call] = []
         self.expect_runs: dict[str, int] = {}  # commands sent by other means than a call: how often each must have run
@@ -72,15 +91,18 @@ class Arena:
 
     @cached_property
     def engine(self) -> PrivateEngine:
-        """The row's own engine, with the busybox image; only where the row says that it needs one."""
+        """An engine of the row's own, with the busybox image; only where the row says that it needs one. Short versions take
+        turns with one: starting it costs more than all that they do with it."""
         assert self.row.engine != "shared"
-        engine = PrivateEngine(self.tmp / "engine", f"fault-{secrets.token_hex(4)}", live_restore=self.row.engine == "private")
-        self._stack.callback(engine.remove)
-        engine.start()
-        image = self.tmp / "image.tar"
-        subprocess.run(["docker", "save", "-o", str(image), BUSYBOX], check=True)
-        self.docker("load", "-qi", str(image))
-        image.unlink()
+        live_restore = self.row.engine == "private"
+        if not self.short:
+            return private_engine(self.tmp, self._stack, live_restore)
+        if live_restore not in _engines:
+            directory = Path(tempfile.mkdtemp(prefix="fault-engine-"))
+            _at_exit.callback(shutil.rmtree, directory, ignore_errors=True)
+            _engines[live_restore] = private_engine(directory, _at_exit, live_restore)
+        engine = _engines[live_restore]
+        engine.start()  # does nothing where the row before left it running
         return engine
 
     def docker(self, *words: str, check: bool = True) -> str:
@@ -93,17 +115,17 @@ class Arena:
         """Our server, started. Its data directory is on a file system of the row's own only where the row makes one."""
         engine = ["--docker-host", self.engine.host] if self.row.engine != "shared" else []
         options = ["--bind-allow", str(self.count), *engine, *self.server_options]
-        server = Server(self.tmp / "data", *options, environ=self.server_environ)
-        self._stack.callback(self._remove_containers)
-        self._stack.callback(self._end_server)
+        server = Server(self.tmp / "data", *options, environ=self.server_environ, host=self.server_host)
+        self._stack.callback(self._remove_containers, server)
+        self._stack.callback(self._end_server, server)
         return server.start()
 
-    def _end_server(self) -> None:
-        if self.server.process is not None and self.server.process.poll() is None:
-            self.server.stop()
+    def _end_server(self, server: Server) -> None:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
 
-    def _remove_containers(self) -> None:
-        if found := self._containers():
+    def _remove_containers(self, server: Server) -> None:
+        if found := self._containers(server):
             self.docker("rm", "-fv", *found, check=False)
 
     @cached_property
@@ -238,7 +260,7 @@ class Arena:
             client.close()
         self.verdict.check("Base-line", self._off_base_line())
         self._end_server_and_sandboxes()
-        left = self._settled(self._containers)
+        left = self._settled(lambda: self._containers(self.server))
         self.verdict.orphans += len(left)
         self.verdict.check("No-orphans", (f"container {name[:12]} is left" for name in left))
         if not self.bystander_may_die:
@@ -254,7 +276,7 @@ class Arena:
 
         def found() -> list[str]:
             strangers = []
-            for container in self._containers():
+            for container in self._containers(self.server):
                 init = self.docker("inspect", "-f", "{{.State.Pid}}", container, check=False).strip()
                 lines = self.docker("top", container, "-eo", "pid,args", check=False).splitlines()[1:]
                 processes = [line.split(None, 1) for line in lines]
@@ -277,8 +299,8 @@ class Arena:
         if code != 0:
             self.verdict.broken.append(f"broke the experiment: the server's exit code is {code}")
 
-    def _containers(self) -> list[str]:
-        identity = self.server.data_dir / "instance_id"
+    def _containers(self, server: Server) -> list[str]:
+        identity = server.data_dir / "instance_id"
         if not identity.exists():
             return []
         return self.docker("ps", "-aq", "--no-trunc", "--filter", f"label=remote-env.instance={identity.read_text().strip()}").split()
@@ -307,7 +329,7 @@ class Arena:
             # `traffic-…` threads of calls that hang were counted as such already.
             threads = [each for each in threading.enumerate() if not each.name.startswith("traffic")]
             return [
-                *([f"{now.fds} descriptors, {self._base.fds} before"] if now.fds > self._base.fds + FD_SLACK else []),
+                *([f"{now.fds} descriptors, {self._base.fds} before"] if now.fds > self._base.fds + self.fd_slack else []),
                 *([f"{now.threads} threads, {self._base.threads} before"] if now.threads > self._base.threads + THREAD_SLACK else []),
                 *([f"{now.rss} bytes of memory, {self._base.rss} before"] if now.rss > self._base.rss + self.rss_slack else []),
                 *(

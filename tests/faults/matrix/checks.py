@@ -71,13 +71,21 @@ def judge_calls(verdict: Verdict, row: Row, calls: list[Call], runs: Counter[str
     verdict.check("At-most-once", (f"command {name} started {count} times" for name, count in runs.items() if count > 1))
     verdict.check("At-most-once", (f"{name!r} ran, which nobody sent" for name in strangers))
 
-    wrong = [call for call in calls if call.fate is Fate.RESULT and (not call.exact or runs[call.command.name] == 0)]
+    unseen = [call for call in calls if call.fate is Fate.RESULT and runs[call.command.name] == 0 and not call.stillborn]
+    cut_off = [call for call in calls if "cut off" in row.allows and call.cut_off and not call.exact]
+    explicit["cut off"] += len(cut_off)
+    wrong = [call for call in calls if call in unseen or (call.fate is Fate.RESULT and not call.exact and call not in cut_off)]
     verdict.wrong += len(wrong)
     verdict.check("True-results", (_wrong(call, runs) for call in wrong))
     verdict.check(
         "True-results",
         (f"command {name} ran {runs[name]} times, not {right}" for name, right in expected_runs.items() if runs[name] != right),
     )
+
+    # What is lost comes with the output so far: less than all, and nothing else.
+    invented = [call for call in calls if call.fate is Fate.LOST and not call.command.output.startswith(call.output or "")]
+    verdict.wrong += len(invented)
+    verdict.check("True-results", (f"command {call.command.name} is lost, with output that it never wrote" for call in invented))
 
     lies = [call for call in calls if call.fate is Fate.NOT_RUN and runs[call.command.name]]
     verdict.wrong += len(lies)
@@ -100,9 +108,11 @@ def judge_calls(verdict: Verdict, row: Row, calls: list[Call], runs: Counter[str
 
 def _wrong(call: Call, runs: Counter[str]) -> str:
     name, right = call.command.name, call.command
-    if runs[name] == 0:
+    if runs[name] == 0 and not call.stillborn:
         return f"command {name} has a result and never ran"
-    if call.returncode != right.returncode:
+    if all(call.outcome not in (None, each.outcome) for each in right.right):
+        return f"command {name}: {call.outcome} ({call.detail}), not {' or '.join(each.outcome for each in right.right)}"
+    if all(call.returncode != each.returncode for each in right.right):
         return f"command {name}: exit code {call.returncode}, not {right.returncode}"
     got = call.output or ""
     at = next((n for n, (a, b) in enumerate(zip(got, right.output, strict=False)) if a != b), min(len(got), len(right.output)))

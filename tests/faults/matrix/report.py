@@ -45,8 +45,8 @@ Its exit code and every byte of its output are known before it is sent. The colu
 
 - **exact**: the caller got the true exit code and every byte of a command that ran exactly once.
 - **told**: the caller got an explicit other answer, one that the row allows: *not run* (it did not run and never will),
-  *unknown* (it cannot be known), *lost* (container, host, engine or journal died under it). A result that is cut and says so
-  counts as exact where the row is about cut output.
+  *unknown* (it cannot be known), *lost* (container, host, engine or journal died under it), *cut off* (the disk was full: the
+  true exit code, a true beginning of the output, its true total, and word of what is missing).
 - **twice**: commands that ran more than once. **lost**: calls without an answer, or with an answer that the row does not
   allow, or a mere error for a command that ran. **wrong**: results that were not true. **orphans**: processes and containers
   that were left. **≤**: what none in N commands says of the true rate, with 95 % confidence (3/N).

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.faults.matrix.arena import Arena
 
 Part = Literal["transport", "network", "server", "journal", "clock", "sandbox", "engine"]
-Told = Literal["not run", "unknown", "lost"]
+Told = Literal["not run", "unknown", "lost", "cut off"]
 
 FULL_COMMANDS = 200
 SHORT_COMMANDS = 16
@@ -25,9 +25,11 @@ class Row:
         title: what breaks, for people.
         injected: how it is done.
         allows: what a caller may be told in place of a result. "not run" is always an honest answer only where it is
-            listed; "unknown" and "lost" are failures of the promise where they are not.
+            listed; "unknown" and "lost" are failures of the promise where they are not. "cut off": a result whose output
+            ends before its end, and says so.
         commands: of the full run, at least; `short`: of the version in the test suite.
         peers: whether other clients stand beside ours in this row.
+        peer_commands: how many the others get; None: as many.
         engine: the row needs an engine of its own, which it hurts.
         own_count: each call's right number of runs is checked by the row itself (`Arena.expect_runs`).
     """
@@ -42,6 +44,7 @@ class Row:
     short: int = SHORT_COMMANDS
     peers: bool = False
     engine: Literal["shared", "private", "private, no live-restore"] = "shared"
+    peer_commands: int | None = None
 
 
 ROWS: dict[str, Row] = {}
@@ -58,12 +61,13 @@ def row(
     short: int = SHORT_COMMANDS,
     peers: bool = False,
     engine: Literal["shared", "private", "private, no live-restore"] = "shared",
+    peer_commands: int | None = None,
 ) -> Callable[[Callable[[Arena], None]], Callable[[Arena], None]]:
     """Adds the decorated function to the matrix: it gets an arena, breaks something in it, and drives its commands."""
 
     def add(run: Callable[[Arena], None]) -> Callable[[Arena], None]:
         assert name not in ROWS, f"there are two rows called {name}"
-        ROWS[name] = Row(name, title, injected, part, run, frozenset(allows), commands, short, peers, engine)
+        ROWS[name] = Row(name, title, injected, part, run, frozenset(allows), commands, short, peers, engine, peer_commands)
         return run
 
     return add

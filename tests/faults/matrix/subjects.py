@@ -61,13 +61,14 @@ class RemoteEnv:
 
     def new_client(self, url: str) -> Client:
         """One more client of the server, closed with the subject."""
-        self._clients.append(Client(url, self.server.token, timings=self.timings))
+        self._clients.append(Client(url, self.server.token, timings=self.timings, fingerprint=self.server.fingerprint))
         return self._clients[-1]
 
-    def new_sandbox(self, **spec: object) -> Sandbox:
+    def new_sandbox(self, image: str = BUSYBOX, **spec: object) -> Sandbox:
         """One more sandbox that counts into the same directory."""
         options: dict[str, object] = {"memory_bytes": SMALL, "network": "none", "env": {"SECRET_OF_THE_ROW": self.secret}, **spec}
-        return self.client.create_sandbox(BUSYBOX, binds=(Bind(source=str(self._count), target=COUNT_DIR, read_only=False),), **options)  # type: ignore[arg-type]
+        binds = (Bind(source=str(self._count), target=COUNT_DIR, read_only=False),)
+        return self.client.create_sandbox(image, binds=binds, **options)
 
     def connect(self, url: str) -> None:
         self.client = self.new_client(url)
@@ -103,9 +104,12 @@ def _ended(command: Command, execution: Execution) -> Call:
     outcome = execution.outcome
     assert outcome is not None
     if outcome.kind == "lost":
-        return Call(command, Fate.LOST, f"lost: {outcome.reason}", execution_id=execution.id, outcome=outcome.kind)
+        return Call(
+            command, Fate.LOST, f"lost: {outcome.reason}", output=execution.text, execution_id=execution.id, outcome=outcome.kind
+        )
     if outcome.kind == "not_run" or outcome.ran is False:
         return Call(command, Fate.NOT_RUN, f"{outcome.kind}: {outcome.reason}", execution_id=execution.id, outcome=outcome.kind)
     return Call(
-        command, Fate.RESULT, returncode=execution.returncode, output=execution.text, execution_id=execution.id, outcome=outcome.kind
-    )
+        command, Fate.RESULT, outcome.reason or "", execution.returncode, execution.text, execution.id, outcome=outcome.kind,
+        truncated=execution.record.output.truncated, total_bytes=execution.record.output.total_bytes,
+    )  # fmt: skip

@@ -22,13 +22,46 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True)
+class Result:
+    """A right result of a command.
+
+    Args:
+        outcome: the outcome's kind.
+        cut: the command was ended from outside, at any moment: every beginning of `output` is right.
+    """
+
+    returncode: int
+    output: str
+    outcome: str = "exited"
+    cut: bool = False
+
+    def fits(self, returncode: int | None, output: str | None, outcome: str | None) -> bool:
+        """Whether a caller was told this. `outcome` None: a client that tells no kind."""
+        right = self.output.startswith(output or "") if self.cut else output == self.output
+        return right and returncode == self.returncode and outcome in (None, self.outcome)
+
+
+@dataclass(frozen=True)
 class Command:
-    """A shell command that leaves its name in COUNT_DIR/ran as its first act, and then has one right result."""
+    """A shell command that leaves its name in COUNT_DIR/ran as its first act, and then has one right result.
+
+    Args:
+        outcome, cut: of that result, see `Result`.
+        also: other results that are as right, where two things race (a command and its cancel).
+    """
 
     name: str
     text: str
     returncode: int
     output: str
+    outcome: str = "exited"
+    cut: bool = False
+    also: tuple[Result, ...] = ()
+
+    @property
+    def right(self) -> tuple[Result, ...]:
+        """Every right result."""
+        return Result(self.returncode, self.output, self.outcome, self.cut), *self.also
 
 
 @dataclass
@@ -43,11 +76,29 @@ class Call:
     execution_id: str | None = None
     seconds: float = 0.0
     outcome: str | None = None  # the outcome's kind, where there is one
+    truncated: str | None = None  # what the caller was told of output that was not kept
+    total_bytes: int | None = None  # of the whole output, as the caller was told
+
+    @property
+    def cut_off(self) -> bool:
+        """A result that says that the disk was full: the right exit code, a true beginning of the output, its true total."""
+        return self.fate is Fate.RESULT and self.truncated == "disk_full" and any(
+            right.output.startswith(self.output or "")
+            and (self.returncode, self.outcome, self.total_bytes) == (right.returncode, right.outcome, len(right.output.encode()))
+            for right in self.command.right
+        )
 
     @property
     def exact(self) -> bool:
-        """A result, and the right one."""
-        return self.fate is Fate.RESULT and (self.returncode, self.output) == (self.command.returncode, self.command.output)
+        """A result, and the right one (or one of the right ones)."""
+        return self.fate is Fate.RESULT and any(
+            right.fits(self.returncode, self.output, self.outcome) for right in self.command.right
+        )
+
+    @property
+    def stillborn(self) -> bool:
+        """It was killed before it could leave its mark: it says nothing, and did not exit."""
+        return self.fate is Fate.RESULT and self.outcome not in (None, "exited") and not self.output
 
 
 @dataclass
@@ -75,10 +126,12 @@ class Traffic:
         output = "".join(f"{number}\n" for number in range(first, last))
         return self._add(Command(name, text, code, output))
 
-    def made_of(self, script: str, returncode: int, output: str) -> Command:
-        """A command with its mark and then `script`, whose result the row knows."""
+    def made_of(
+        self, script: str, returncode: int, output: str, *, outcome: str = "exited", cut: bool = False, also: tuple[Result, ...] = ()
+    ) -> Command:
+        """A command with its mark and then `script`, whose result (or each right one) the row knows."""
         name = f"c{len(self.made)}"
-        return self._add(Command(name, f"echo {name} >> {self.count_dir}/ran; {script}", returncode, output))
+        return self._add(Command(name, f"echo {name} >> {self.count_dir}/ran; {script}", returncode, output, outcome, cut, also))
 
     def commands(self, count: int, **kind: float) -> list[Command]:
         return [self.command(**kind) for _ in range(count)]  # type: ignore[arg-type]

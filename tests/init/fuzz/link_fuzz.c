@@ -95,7 +95,9 @@ static void walk(char *at, uint32_t count)
 
 pid_t run_start(struct execution *e, struct report *report, struct request *request, const int write_ends[STREAMS_MAX])
 {
-    (void)e, (void)write_ends;
+    bool both = request->flags & RUN_SPLIT;
+    if (write_ends[0] < 0 || (write_ends[1] >= 0) != both || (e->streams[1].read_end >= 0) != both)
+        abort();
     if (memchr(request->user ? request->user : "", 0, request->user_length))
         abort();
     walk(request->argv, request->argc);

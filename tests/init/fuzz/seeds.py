@@ -31,6 +31,12 @@ def seeds() -> dict[str, bytes]:
     connected = act(CONNECT) + act(PACKET, messages.welcome(1000))
     return {
         "run": connected + act(PACKET, run(1)) + act(SAY) + act(FINISH, b"") + act(SAY) + act(PACKET, messages.ack("execution-1")),
+        "split": connected
+        + b"".join(act(PACKET, run(n, flags=RunFlag.SPLIT if n % 2 else RunFlag(0))) for n in range(1, 6))
+        + act(SAY)
+        + act(FINISH)
+        + act(CONNECT)
+        + act(SAY),
         "skip": connected + act(PACKET, messages.skip(1, "execution-1")) + act(PACKET, messages.skip(1, "execution-2")) + act(SAY),
         "kill": connected
         + act(PACKET, run(7))

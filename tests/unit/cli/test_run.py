@@ -250,8 +250,8 @@ def test_fate_that_cannot_be_known_exits_with_123_and_leaves_the_sandbox(fake: F
 
 
 def test_output_that_is_not_what_the_server_kept_exits_with_123(fake: FakeServer, cli: Cli) -> None:
-    fake.on("GET", r"/output$", Fault(arrives=True, change=lambda body: body.replace(b"h", b"H")))
-    done = cli("run", "image", "echo hi")
+    fake.on("GET", r"/output$", Fault(arrives=True, change=lambda body: body.replace(b"7", b"8")))
+    done = cli("run", "image", "flood 3000000")
     assert done.code == 123
     assert removed(fake) == list(fake.sandboxes)
 

@@ -158,7 +158,8 @@ def test_logs_of_a_running_command_ends_with_what_there_is(two: FakeServer, cli:
 
 def test_logs_follow_with_json_prints_lines_that_make_up_the_output(two: FakeServer, cli: Cli) -> None:
     execution_id = start(two, "flood 100000")
-    *pieces, end = [json.loads(line) for line in cli("logs", "-f", "--json", execution_id).out.splitlines()]
+    accepted, *pieces, end = [json.loads(line) for line in cli("logs", "-f", "--json", execution_id).out.splitlines()]
+    assert (accepted["event"], accepted["execution_id"]) == ("accepted", execution_id)
     assert "".join(piece["text"] for piece in pieces).encode() == two.executions[execution_id].output
     assert (end["event"], end["execution"]["outcome"]["kind"]) == ("end", "exited")
 

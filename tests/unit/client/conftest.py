@@ -16,6 +16,7 @@ FAST = replace(
     first_contact_s=0.05,
     rebuild_s=0.001,
     farewell_s=2.0,
+    first_beat_s=10.0,
 )
 """As in production, but what is waited out is short. Budgets stay long: a slow machine must not spend them."""
 

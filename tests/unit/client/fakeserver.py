@@ -97,7 +97,9 @@ class FakeServer:
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     executions: dict[str, Kept] = field(default_factory=dict)
     tombstones: set[str] = field(default_factory=set)
+    long_gone: set[str] = field(default_factory=set)  # sandboxes that a lease answer does not tell of any more
     connections: int = 0
+    instance_id: str = "instance-1"
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition()
@@ -143,11 +145,8 @@ class FakeServer:
             self._epochs += 1
             self.sandboxes[sandbox_id] = self.sandboxes[sandbox_id].model_copy(update={"epoch": f"epoch{self._epochs}"})
 
-    def close(self) -> None:
-        with self.changed:
-            self._closing = True
-            self.changed.notify_all()
-        self._http.shutdown()
+    def cut_connections(self) -> None:
+        """Closes every connection from this side, as a server that ends or a proxy with an idle limit does."""
         with self.changed:
             handlers = list(self._handlers)
         for connection in handlers:
@@ -155,6 +154,13 @@ class FakeServer:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # closed by its own thread
+
+    def close(self) -> None:
+        with self.changed:
+            self._closing = True
+            self.changed.notify_all()
+        self._http.shutdown()
+        self.cut_connections()
         self._http.server_close()
         self._thread.join()
 
@@ -176,6 +182,17 @@ class FakeServer:
         return None
 
     def handle(self, request: Request) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = self._handle(request)
+        headers = {**headers, "X-Remote-Env-Instance": self.instance_id}
+        named = re.match(r"/v1/executions/([^/]+)", request.path)
+        execution_id = named[1] if named else request.json().get("id", "") if request.path.endswith("/executions") else ""
+        kept = self.executions.get(execution_id)
+        if kept is not None and status < 300:
+            headers |= {"X-Remote-Env-Execution": kept.record.id, "X-Remote-Env-Sandbox": kept.record.sandbox_id}
+            headers["X-Remote-Env-Epoch"] = kept.record.epoch
+        return status, headers, body
+
+    def _handle(self, request: Request) -> tuple[int, dict[str, str], bytes]:
         if request.path == "/health":
             return _json(200, Health(version="0", protocol=1))
         if request.headers.get("authorization") != f"Bearer {self.token}":
@@ -229,11 +246,11 @@ class FakeServer:
         return _json(200, self.sandboxes[sandbox_id])
 
     def renew(self, request: Request) -> tuple[int, dict[str, str], bytes]:
-        run_id = request.json()["run_id"]
-        ours = [sandbox for sandbox in self.sandboxes.values() if sandbox.run_id == run_id]
+        run_id, *others = runs = runs_of(request)
+        ours = [sandbox for sandbox in self.sandboxes.values() if sandbox.run_id in runs]
         live = [sandbox.id for sandbox in ours if sandbox.state == "running"]
-        gone = {sandbox.id: sandbox.reason or "" for sandbox in ours if sandbox.state != "running"}
-        return _json(200, LeaseAnswer(run_id=run_id, expires_in_s=300.0 if live else None, live=live, gone=gone))
+        gone = {sandbox.id: sandbox.reason or "" for sandbox in ours if sandbox.state != "running" and sandbox.id not in self.long_gone}
+        return _json(200, LeaseAnswer(run_id=run_id, run_ids=others, expires_in_s=300.0 if live else None, live=live, gone=gone))
 
     def start(self, request: Request, sandbox_id: str) -> tuple[int, dict[str, str], bytes]:
         spec = ExecutionSpec.model_validate_json(request.body)
@@ -354,6 +371,12 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", r"/v1/executions/([^/]+)/signal", FakeServer.signal),
     ("POST", r"/v1/executions/([^/]+)/abandon", FakeServer.abandon),
 )
+
+
+def runs_of(request: Request) -> list[str]:
+    """The runs that a lease renewal is about."""
+    asked = request.json()
+    return [asked["run_id"], *asked.get("run_ids", [])]
 
 
 def describe(output: bytes) -> Output:

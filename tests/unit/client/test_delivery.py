@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from remote_env.backoff import Backoff
 from remote_env.delivery import (
     Abandon,
+    AnotherServer,
     Answered,
     Broken,
     Delivery,
@@ -25,6 +26,7 @@ from remote_env.delivery import (
     Step,
 )
 from remote_env.errors import (
+    AnswerMismatch,
     CommandNotDelivered,
     EpochChanged,
     IdConflict,
@@ -45,7 +47,9 @@ ID = "execution-1"
 TIMINGS = Timings()
 
 
-def delivery(*, reached: bool = True, deadline: float = 1800.0, accepted_suffices: bool = False, known: bool = False) -> Delivery:
+def delivery(
+    *, reached: bool = True, deadline: float = 1800.0, accepted_suffices: bool = False, known: bool = False, fresh: bool = True
+) -> Delivery:
     return Delivery(
         ID,
         now=0.0,
@@ -55,6 +59,7 @@ def delivery(*, reached: bool = True, deadline: float = 1800.0, accepted_suffice
         reached=reached,
         accepted_suffices=accepted_suffices,
         known=known,
+        fresh=fresh,
     )
 
 
@@ -108,10 +113,12 @@ EVENTS: dict[str, Callable[[], Event]] = {
     "broken": lambda: broken(1.0),
     "nothing_sent": lambda: nothing_sent(1.0),
     "hopeless": lambda: Broken(1.0, "protocol 2", hopeless=True),
+    "mismatched": lambda: Broken(1.0, "about another", mismatched=True),
+    "another server": lambda: AnotherServer(1.0, "instance 2"),
     **{code: (lambda code=code: refused(code, 1.0)) for code in PROBLEMS},  # type: ignore[misc]
 }
 
-BUSY = ("too_many", "capacity", "disk_full", "stopping", "engine_unavailable")
+BUSY = ("damaged", "too_many", "capacity", "disk_full", "stopping", "engine_unavailable")
 UNKNOWN = ("internal", "commit_failed")
 AGAIN = {Phase.POSTING: Post, Phase.ASKING: Get, Phase.FENCING: Abandon, Phase.WAITING: Get}
 
@@ -130,7 +137,9 @@ def expected(phase: Phase, event: str) -> Expected:
         return OutcomeUnknownError
     if event == "nothing_sent" or event in BUSY:
         return AGAIN[phase]
-    if event == "broken" or event in UNKNOWN:
+    if event == "another server":
+        return EpochChanged
+    if event in ("broken", "mismatched", *UNKNOWN):
         return Get if phase is Phase.POSTING else AGAIN[phase]
     if phase is Phase.POSTING:
         return {
@@ -159,6 +168,16 @@ def test_each_event_in_each_phase_has_the_one_next_step_of_the_table(phase: Phas
     assert isinstance(step.error if isinstance(step, Failed) else step, wanted)
 
 
+@pytest.mark.parametrize("code", ["gone", "not_found", "wrong_state", "epoch_mismatch"])
+def test_an_id_that_may_have_been_sent_before_is_unknown_where_its_sandbox_is_gone(code: str) -> None:
+    """A client that was killed had sent it; another one sends it again and is told that there is no such sandbox any more."""
+    machine = delivery(fresh=False)
+    machine.begin(0.0)
+    step = machine.handle(refused(code))
+    assert isinstance(step, Failed)
+    assert isinstance(step.error, OutcomeUnknownError)
+
+
 def test_an_event_after_the_end_is_refused() -> None:
     machine = delivery()
     machine.handle(answered("ended"))
@@ -174,7 +193,7 @@ def test_whatever_happens_the_post_is_never_repeated_after_it_broke(names: list[
     for name in names:
         if isinstance(step, Post):
             assert not broke, "a POST was sent again after its fate became unknown"
-            broke = name in ("broken", "hopeless", *UNKNOWN)
+            broke = name in ("broken", "mismatched", "hopeless", *UNKNOWN)
         step = machine.handle(EVENTS[name]())
         if isinstance(step, (Finished, Failed)):
             return
@@ -186,7 +205,7 @@ def test_not_run_is_said_only_of_a_fenced_id_or_of_copies_that_were_all_refused(
     step: Step = machine.begin(0.0)
     unanswered = False
     for name in names:
-        unanswered |= isinstance(step, Post) and name in ("broken", "hopeless", *UNKNOWN)
+        unanswered |= isinstance(step, Post) and name in ("broken", "mismatched", "hopeless", *UNKNOWN)
         step = machine.handle(EVENTS[name]())
         if isinstance(step, Failed) and isinstance(step.error, NotRunError):
             fenced = name == "abandoned"
@@ -233,6 +252,15 @@ def test_the_link_away_for_the_whole_budget_is_link_lost_with_the_id() -> None:
     step = machine.handle(broken(310.0))
     assert isinstance(step, Failed)
     assert isinstance(step.error, LinkLost)
+    assert step.error.execution_id == ID
+
+
+def test_other_requests_answers_for_the_whole_budget_are_told_as_such() -> None:
+    machine = in_phase(Phase.WAITING)
+    assert isinstance(machine.handle(Broken(10.0, "about another", mismatched=True)), Get)
+    step = machine.handle(Broken(310.0, "about another", mismatched=True))
+    assert isinstance(step, Failed)
+    assert isinstance(step.error, AnswerMismatch)
     assert step.error.execution_id == ID
 
 

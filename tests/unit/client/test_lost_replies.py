@@ -92,7 +92,7 @@ def test_a_request_lost_before_delivery_is_fenced_and_told_as_not_delivered(
     assert not fake.started
     assert raised.value.execution_id is not None
     assert fake.executions[raised.value.execution_id].record.state == "abandoned"
-    assert client.stats()["undelivered"] == 1
+    assert client.stats()["not_delivered"] == 1
 
 
 def test_a_late_copy_of_a_fenced_request_starts_nothing(fake: FakeServer, sandbox: Sandbox) -> None:
@@ -104,6 +104,21 @@ def test_a_late_copy_of_a_fenced_request_starts_nothing(fake: FakeServer, sandbo
     status, _, _ = fake.handle(late)
     assert status == 200
     assert not fake.started
+
+
+@pytest.mark.parametrize("learnt", ["from the answer", "before"])
+def test_of_a_given_id_it_is_never_said_that_it_did_not_run_where_its_sandbox_is_gone(
+    fake: FakeServer, sandbox: Sandbox, learnt: str
+) -> None:
+    """A client that was killed may have sent it while the sandbox lived. Of a command of its own this client knows better."""
+    fake.on("POST", START, refusal("gone"))
+    if learnt == "before":
+        sandbox.mark_gone("its lease ran out")
+    with pytest.raises(OutcomeUnknownError):
+        sandbox.run("touch x", id="sent-by-another")
+    fake.on("POST", START, refusal("gone"))
+    with pytest.raises(SandboxGone):
+        sandbox.run("touch x")
 
 
 def test_redeliver_sends_once_more_under_a_new_id(fake: FakeServer, client: Client, sandbox: Sandbox) -> None:

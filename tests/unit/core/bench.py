@@ -81,11 +81,11 @@ class Server:
 
     async def ended(self, live: LiveExecution) -> Execution:
         while live.ended_at is None:
-            await asyncio.wait_for(live.ended.wait(PATIENCE_S), PATIENCE_S)
+            await live.ended.wait(PATIENCE_S)  # at once: who waits in a task of its own may begin after the ring
         return answers.ended_answer(live, self.spool)
 
     async def output(self, live: LiveExecution, total: int) -> None:
-        while live.spool_file is None or live.spool_file.total < total:
+        while live.total_bytes < total:
             await live.moved.wait(PATIENCE_S)
 
     def die(self) -> None:
@@ -94,10 +94,8 @@ class Server:
         for live in list(self.executions.live.values()):
             if live.drain is not None:
                 live.drain.cancel()
-            if live.reader is not None:
-                live.reader.close()
-            if live.spool_file is not None:
-                live.spool_file.close()
+            for output in live.outputs:
+                output.close()
         self.journal.close()
 
 

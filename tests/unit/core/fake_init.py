@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from server import messages
+from server.descriptors import close_all
 from server.link import SOCKET_NAME, Link
 from server.messages import Ending, EndingKind, Entry, FromInit, Hello, Type
 from tests.unit.core.wire import body_of
@@ -20,7 +21,7 @@ PATIENCE_S = 30.0
 
 
 def hello(
-    highest: int = 0, entries: Sequence[Entry] = (), *, pipes: int = 0, secret: bytes = SECRET, version: int = 1,
+    highest: int = 0, entries: Sequence[Entry] = (), *, pipes: int = 0, secret: bytes = SECRET, version: int = messages.LINK_VERSION,
     incarnation: bytes = INCARNATION,
 ) -> Hello:  # fmt: skip
     return Hello(version, incarnation, secret, highest, pipes, tuple(entries))
@@ -102,7 +103,7 @@ class Witness:
     def __init__(self, pid: int | None, secret: bytes | None = None, welcome: bool = True) -> None:
         self.pid, self.secret, self.welcome = pid, secret, welcome
         self.told: asyncio.Queue[tuple[str, object]] = asyncio.Queue()
-        self.pipes: dict[str, int] = {}
+        self.pipes: dict[str, tuple[int, ...]] = {}
         self.link: Link | None = None
 
     async def next(self) -> tuple[str, object]:
@@ -114,15 +115,14 @@ class Witness:
     def known_secret(self) -> bytes | None:
         return self.secret
 
-    def on_hello(self, link: Link, hello: Hello, pipes: dict[str, int]) -> None:
+    def on_hello(self, link: Link, hello: Hello, pipes: dict[str, tuple[int, ...]]) -> None:
         self.link, self.pipes = link, pipes
         self.told.put_nowait(("hello", hello))
         if self.welcome:
             link.welcome(1000)
 
-    def on_message(self, link: Link, message: FromInit, pipe: int | None) -> None:
-        if pipe is not None:
-            os.close(pipe)
+    def on_message(self, link: Link, message: FromInit, pipes: tuple[int, ...]) -> None:
+        close_all(pipes)
         self.told.put_nowait(("message", message))
 
     def on_ready(self, link: Link) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from server.descriptors import close_all
 from server.link import Listener
 from server.messages import Type
 from tests.unit.core.fake_init import FakeInit, Witness, hello
@@ -26,8 +27,8 @@ def act(directory: Path, scene: Scene, *, pid: int | None = None, secret: bytes 
             await asyncio.wait_for(scene(directory, witness), 60)
         finally:
             listener.close()
-            for pipe in witness.pipes.values():
-                os.close(pipe)
+            for pipes in witness.pipes.values():
+                close_all(pipes)
         assert open_fds() == before
 
     asyncio.run(main())

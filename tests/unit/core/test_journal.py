@@ -252,10 +252,12 @@ def test_the_time_of_each_commit_is_reported(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ kill -9
 
 CHILD = """
-import sys
+import os, sys
 from pathlib import Path
+from server import failpoints
 from tests.unit.core.test_journal import FINAL, execution_row, sandbox_row
 from server.journal import Journal
+failpoints.arm(os.environ)
 journal = Journal(Path(sys.argv[1]))
 journal.add_sandbox(sandbox_row())
 print("sandbox", flush=True)
@@ -278,7 +280,8 @@ print("over", flush=True)
 def killed_at(path: Path, failpoint: str) -> list[str]:
     """What the child had been told to be committed when it was killed at that place."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path)], env={**os.environ, "REMOTE_ENV_FAILPOINTS": failpoint}, cwd=ROOT,
+        [sys.executable, "-c", CHILD, str(path)], cwd=ROOT,
+        env={**os.environ, "REMOTE_ENV_SERVER_TEST": "1", "REMOTE_ENV_SERVER_FAILPOINT": failpoint},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -288,17 +291,17 @@ def killed_at(path: Path, failpoint: str) -> list[str]:
 @pytest.mark.parametrize(
     ("failpoint", "told", "found"),
     [
-        ("after_sandbox_commit", 0, ("creating", 0, False, False)),
-        ("after_incarnation_commit", 1, ("running", 0, False, False)),
-        ("before_accept_commit", 2, ("running", 0, False, False)),
-        ("after_accept_commit", 2, ("running", 1, False, False)),
-        ("before_accept_commit:3", 4, ("running", 2, False, False)),
-        ("after_accept_commit:3", 4, ("running", 3, False, False)),
-        ("before_cancel_commit", 5, ("running", 3, False, False)),
-        ("after_cancel_commit", 5, ("running", 3, True, False)),
-        ("after_final_commit", 6, ("running", 3, True, True)),
-        ("after_removing_commit", 7, ("removing", 3, True, True)),
-        ("after_removed_commit", 8, ("removed", 3, True, True)),
+        ("after_sandbox_commit:kill", 0, ("creating", 0, False, False)),
+        ("after_incarnation_commit:kill", 1, ("running", 0, False, False)),
+        ("before_accept_commit:kill", 2, ("running", 0, False, False)),
+        ("after_accept_commit:kill", 2, ("running", 1, False, False)),
+        ("before_accept_commit:kill@3", 4, ("running", 2, False, False)),
+        ("after_accept_commit:kill@3", 4, ("running", 3, False, False)),
+        ("before_cancel_commit:kill", 5, ("running", 3, False, False)),
+        ("after_cancel_commit:kill", 5, ("running", 3, True, False)),
+        ("after_final_commit:kill", 6, ("running", 3, True, True)),
+        ("after_removing_commit:kill", 7, ("removing", 3, True, True)),
+        ("after_removed_commit:kill", 8, ("removed", 3, True, True)),
     ],
 )
 def test_a_kill_at_a_commit_loses_nothing_before_it(path: Path, failpoint: str, told: int, found: tuple[str, int, bool, bool]) -> None:
@@ -314,7 +317,7 @@ def test_a_kill_at_a_commit_loses_nothing_before_it(path: Path, failpoint: str, 
 
 
 def test_a_journal_killed_again_and_again_goes_on_from_where_it_was(path: Path, tmp_path: Path) -> None:
-    killed_at(path, "after_accept_commit:2")
+    killed_at(path, "after_accept_commit:kill@2")
     journal = Journal(path)
     journal.accept(execution_row("execution-9", journal.highest_number("sandbox-1") + 1))
     assert [row.number for row in journal.unfinished("sandbox-1")] == [1, 2, 3]

@@ -10,7 +10,7 @@ from server.machines.lease import Term
 
 
 def test_a_lease_is_over_exactly_one_term_after_its_renewal() -> None:
-    term = Term(lease_s=300, on_end="wait", renewed_at=1000)
+    term = Term(lease_s=300, on_end="wait", renewed_at=1000, began_at=0)
     assert (term.over(1299.9), term.over(1300)) == (False, True)
 
 
@@ -27,4 +27,10 @@ def test_a_lease_is_over_exactly_one_term_after_its_renewal() -> None:
 def test_a_running_command_holds_the_lease_only_where_the_sandbox_waits(
     on_end: Literal["wait", "kill"], busy_until: float | None, ends_at: float
 ) -> None:
-    assert Term(300, on_end, 1000, busy_until).ends_at() == ends_at
+    assert Term(300, on_end, 1000, 0, busy_until).ends_at() == ends_at
+
+
+@pytest.mark.parametrize(("renewed_at", "ends_at"), [(None, 1300), (10, 1300), (1100, 1400)])
+def test_a_lease_has_a_full_term_from_the_moment_on_in_which_it_could_be_renewed(renewed_at: float | None, ends_at: float) -> None:
+    """The server was away, or the machine asleep: what was renewed before counts from then on (FRESHLEASE)."""
+    assert Term(300, "wait", renewed_at, began_at=1000).ends_at() == ends_at

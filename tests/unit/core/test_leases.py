@@ -30,7 +30,7 @@ def busy_until(owner: LiveSandbox, deadline: float) -> None:
     room = WaitRoom()
     execution = LiveExecution(
         id="execution-1", number=1, sandbox=owner, machine=ExecutionMachine("run"), spec={}, spec_hash=b"", secrets=None,
-        accepted_at=0.0, deadline=deadline, output_limit=100, ended=Bell(room), moved=Bell(room),
+        accepted_at=0.0, deadline=deadline, outputs=(), ended=Bell(room), moved=Bell(room),
     )  # fmt: skip
     owner.executions[execution.id] = execution
 

@@ -12,7 +12,8 @@ import pytest
 
 from server import link as link_module
 from server import messages
-from server.link import Listener, memfd
+from server.descriptors import memfd
+from server.link import Listener
 from server.messages import Ended, Entry, FromInit, Pipes, Stale, Started, Type
 from tests.unit.core.fake_init import SECRET, FakeInit, Witness, exited, hello
 from tests.unit.core.stage import act, linked, read_end, write_end
@@ -205,11 +206,23 @@ def test_whoever_breaks_the_format_is_cut_off_and_costs_nothing(tmp_path: Path, 
     act(tmp_path, scene)
 
 
-def test_two_read_ends_for_one_execution_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "packets"),
+    [
+        (1, [("e0000001", "e0000001")]),
+        (2, [("e0000001", "e0000001", "e0000001")]),
+        (2, [("e0000001", "e0000002", "e0000001")]),
+        (2, [("e0000001",), ("e0000001",)]),
+    ],
+    ids=["two, of version 1", "three", "two that do not stand together", "two torn apart"],
+)
+def test_read_ends_that_no_execution_can_have_are_refused(tmp_path: Path, version: int, packets: list[tuple[str, ...]]) -> None:
     async def scene(directory: Path, witness: Witness) -> None:
         init = FakeInit(directory)
-        init.say(hello(2, [Entry("e0000001", 1, 1, None), Entry("e0000002", 2, 1, None)], pipes=2))
-        init.say(Pipes(("e0000001", "e0000001")), [read_end(), read_end()])
+        entries = [Entry("e0000001", 1, 1, None), Entry("e0000002", 2, 1, None), Entry("e0000003", 3, 1, None)]
+        init.say(hello(3, entries, pipes=3, version=version))
+        for ids in packets:
+            init.say(Pipes(ids), [read_end() for _ in ids])
         assert await init.closed()
         assert witness.told.empty()
         init.close()
@@ -223,12 +236,12 @@ def test_two_read_ends_for_one_execution_are_refused(tmp_path: Path) -> None:
         lambda init: init.say(hello()),
         lambda init: init.say(Pipes(("e0000001",)), [read_end()]),
         lambda init: init.say(Started("e0000001", 1, 1)),
-        lambda init: init.say(Started("e0000001", 1, 1), [read_end(), read_end()]),
+        lambda init: init.say(Started("e0000001", 1, 1), [read_end(), read_end(), read_end()]),
         lambda init: init.say(Started("e0000001", 1, 1), [write_end()]),
         lambda init: init.say(Ended("e0000001", 1, exited()), [read_end()]),
         lambda init: init.send(b"\0" * 8),
     ],
-    ids=["second hello", "late read ends", "started, no pipe", "started, two pipes", "started, a write end", "ended, a pipe", "zeros"],
+    ids=["second hello", "late read ends", "started, no pipe", "started, three pipes", "started, a write end", "ended, a pipe", "zeros"],
 )
 def test_an_accepted_init_that_breaks_the_format_has_to_connect_again(tmp_path: Path, break_it: Callable[[FakeInit], None]) -> None:
     async def scene(directory: Path, witness: Witness) -> None:
@@ -238,6 +251,36 @@ def test_an_accepted_init_that_breaks_the_format_has_to_connect_again(tmp_path: 
         assert await init.closed()
         init.close()
         await linked(directory, witness)
+
+    act(tmp_path, scene)
+
+
+def test_a_started_with_two_pipes_is_none_of_version_1(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        init.say(hello(version=1))
+        assert (await witness.next())[0] == "hello"
+        init.say(Started("e0000001", 1, 1), [read_end(), read_end()])
+        assert await witness.next() == ("down", None)
+        init.close()
+
+    act(tmp_path, scene)
+
+
+def test_both_read_ends_of_a_split_execution_reach_its_owner_stdout_first(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = FakeInit(directory)
+        split, merged = Entry("e0000001", 1, 1, None), Entry("e0000002", 2, 1, None)
+        init.say(hello(2, [split, merged], pipes=3))
+        ends = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        init.say(Pipes(("e0000001", "e0000001", "e0000002")), [reader for reader, _ in ends])
+        assert (await witness.next())[0] == "hello"
+        for number, (_, writer) in enumerate(ends):
+            os.write(writer, b"%d" % number)
+            os.close(writer)
+        said = {id_: [os.read(pipe, 9) for pipe in pipes] for id_, pipes in witness.pipes.items()}
+        assert said == {"e0000001": [b"0", b"1"], "e0000002": [b"2"]}
+        init.close()
 
     act(tmp_path, scene)
 

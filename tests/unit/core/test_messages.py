@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -159,10 +160,12 @@ def test_a_hello_that_announces_a_billion_entries_is_refused_at_once() -> None:
         messages.parse(Type.HELLO, body)
 
 
-def test_a_hello_cannot_announce_more_read_ends_than_executions() -> None:
-    body = body_of(CASES[5])[1][:-8] + struct.pack("<II", 1, 0)
+@pytest.mark.parametrize(("version", "most"), [(1, 1), (2, 2)])
+def test_a_hello_cannot_announce_more_read_ends_than_its_executions_can_have(version: int, most: int) -> None:
+    one = Hello(version, bytes(16), bytes(16), 1, most, (Entry("e0000001", 1, 1, None),))
+    assert messages.parse(*body_of(one)) == one
     with pytest.raises(BadMessage, match="read ends"):
-        messages.parse(Type.HELLO, body)
+        messages.parse(*body_of(replace(one, pipes=most + 1)))
 
 
 def test_more_read_ends_than_fit_one_packet_are_refused() -> None:

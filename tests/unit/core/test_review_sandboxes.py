@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from remote_env.protocol import SandboxSpec
+from remote_env.protocol import ExecutionSpec, SandboxSpec
 from server import sandboxes as module
 from server.engine import Container, EngineError, Image
 from server.executions import Executions
 from server.initbuild import InitUnavailable
 from server.journal import Journal
-from server.live import LiveSandbox
+from server.live import LiveExecution, LiveSandbox
 from server.machines.sandbox import State
 from server.metrics import Metrics
 from server.sandboxes import Sandboxes
@@ -38,6 +38,7 @@ class Engine:
         self.removing = asyncio.Event()  # a removal was asked for
         self.may_remove = asyncio.Event()
         self.may_remove.set()
+        self.gone = asyncio.Event()
         self.found: dict[str, str] = {}
         self.removed: list[str] = []
         self.stuck: set[str] = set()
@@ -71,6 +72,7 @@ class Engine:
         if container_id in self.stuck:
             raise EngineError("invalid", "device or resource busy")
         self.exists = False
+        self.gone.set()
         self.removed.append(container_id)
 
     async def ours(self) -> dict[str, str]:
@@ -88,10 +90,12 @@ class Stage:
         self.room = WaitRoom()
         self.journal = Journal(directory / "journal.sqlite3")
         self.spool = Spool(directory / "spool")
-        executions = Executions(self.journal, self.spool, Metrics(), self.room, key=b"key", drain_grace_s=0.2, on_fatal=self.fatal.append)
+        self.executions = Executions(
+            self.journal, self.spool, Metrics(), self.room, key=b"key", drain_grace_s=0.2, on_fatal=self.fatal.append
+        )
         self.sandboxes = Sandboxes(
             settings=Settings(data_dir=directory), journal=self.journal, engine=self.engine,  # type: ignore[arg-type]
-            executions=executions, spool=self.spool, room=self.room, directory=directory / "sandboxes",
+            executions=self.executions, spool=self.spool, room=self.room, directory=directory / "sandboxes",
             engine_broke=self._engine_broke, on_fatal=self.fatal.append,
         )  # fmt: skip
 
@@ -258,3 +262,122 @@ def test_a_container_that_was_given_another_name_is_removed_all_the_same(tmp_pat
         assert stage.engine.removed == ["c0ffee"]
 
     play(tmp_path, scene)
+
+
+async def running(stage: Stage) -> tuple[LiveSandbox, LiveExecution, FakeInit]:
+    """A sandbox whose init has come, with one command that was sent to it."""
+    sandbox = stage.create()
+    await stage.engine.started.wait()
+    init = FakeInit(stage.sandboxes.link_directory(SANDBOX))
+    init.say(hello())
+    await asyncio.wait_for(sandbox.linked.wait(), PATIENCE_S)
+    assert sandbox.work is not None
+    await sandbox.work
+    return sandbox, stage.executions.accept(sandbox, ExecutionSpec(id="execution-1", command="true")), init
+
+
+def test_a_container_that_has_ended_and_cannot_be_removed_does_not_hold_up_who_waits_for_its_commands(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        sandbox, live, init = await running(stage)
+        stage.engine.running = False
+        stage.engine.stuck = {"c0ffee"}
+        init.close()
+        while live.ended_at is None:
+            await live.ended.wait(PATIENCE_S)
+        row = stage.journal.execution("execution-1")
+        assert row is not None and row.final is not None and row.final["outcome"]["reason"] == "sandbox_died"
+        assert stage.engine.exists and sandbox.id in stage.sandboxes.live and not sandbox.takes_work
+        stage.engine.stuck.clear()
+        await stage.over(sandbox)
+        assert stage.engine.removed == ["c0ffee"]
+
+    play(tmp_path, scene)
+
+
+def test_a_container_that_cannot_be_ended_is_not_called_lost(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        sandbox, live, init = await running(stage)
+        stage.engine.stuck = {"c0ffee"}
+        stage.sandboxes.give_up(sandbox, "journal_set_back")
+        await stage.engine.removing.wait()
+        stage.engine.removing.clear()
+        await asyncio.wait_for(stage.engine.removing.wait(), PATIENCE_S)  # it is tried again
+        assert live.ended_at is None
+        init.close()  # as it does when its container is ended
+        stage.engine.stuck.clear()
+        await stage.over(sandbox)
+        assert live.ended_at is not None
+
+    play(tmp_path, scene)
+
+
+def test_a_sandbox_that_cannot_be_made_is_told_so_though_the_engine_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FAIL_S", 0.05)
+
+    async def scene(stage: Stage) -> None:
+        stage.engine.running = False
+        stage.engine.may_remove.clear()
+        sandbox = stage.create()
+        await stage.over(sandbox)
+        assert (sandbox.state, stage.engine.exists) == (State.FAILED, True)
+        stage.engine.may_remove.set()
+        await asyncio.wait_for(stage.engine.gone.wait(), PATIENCE_S)
+
+    play(tmp_path, scene)
+
+
+def test_a_purge_outlives_the_server_that_it_was_asked_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    purged: list[str] = []
+    monkeypatch.setattr(Sandboxes, "purge", lambda _, sid: purged.append(sid))
+    monkeypatch.setattr(module, "_REHELLO_S", 0.01)
+
+    async def asked(stage: Stage) -> None:
+        stage.engine.may_remove.clear()
+        sandbox, _, init = await running(stage)
+        stage.sandboxes.remove(sandbox, "lease_over")
+        stage.sandboxes.remove(sandbox, "removed", purge=True)
+        init.close()
+        await stage.engine.removing.wait()
+
+    async def next_server(stage: Stage) -> None:
+        (row,) = stage.journal.live_sandboxes()
+        assert (row.state, row.reason) == ("removing", "lease_over")
+        stage.sandboxes.restore(row, host_restarted=False)
+        await stage.over(stage.sandboxes.live[SANDBOX])
+        assert purged == [SANDBOX]
+
+    play(tmp_path, asked)
+    assert purged == []
+    play(tmp_path, next_server)
+
+
+def test_a_socket_that_cannot_be_bound_costs_its_own_sandbox_the_link_and_not_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def before(stage: Stage) -> None:
+        sandbox = (await running(stage))[0]
+        assert sandbox.takes_work
+
+    async def next_server(stage: Stage) -> None:
+        stage.engine.exists = True
+        (row,) = stage.journal.live_sandboxes()
+        listen, bound = stage.sandboxes.listen, asyncio.Event()
+        failures = [OSError(28, "No space left on device")] * 2
+
+        def full_disk(sandbox: LiveSandbox) -> None:
+            if failures:
+                raise failures.pop()
+            listen(sandbox)
+            bound.set()
+
+        stage.sandboxes.listen = full_disk  # type: ignore[method-assign]
+        stage.sandboxes.restore(row, host_restarted=False)
+        sandbox = stage.sandboxes.live[SANDBOX]
+        assert (sandbox.listener, sandbox.takes_work) == (None, True)
+        await asyncio.wait_for(bound.wait(), PATIENCE_S)
+        assert sandbox.listener is not None and not failures
+
+    play(tmp_path, before)
+    play(tmp_path, next_server)

@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import datetime, timezone
+from typing import Literal
 
 from remote_env.protocol import (
     PROTOCOL_VERSION,
@@ -25,6 +26,8 @@ from remote_env.protocol import (
     SandboxSpec,
 )
 from server.api.services import OutputSlice
+from server.correlation import Correlation
+from server.events import Event, Position, follow, starting_point
 from server.journal import CommitFailed
 from server.metrics import Metrics
 from server.problems import ProblemError
@@ -39,6 +42,43 @@ RUN = "run-number-one"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
+class FakeFollowed:
+    """One of the fake services' executions, as a follower sees it: merged output, nothing of it is ever dropped."""
+
+    stream: Literal["merged"] = "merged"
+    started = True
+
+    def __init__(self, services: FakeServices, eid: str) -> None:
+        self._services = services
+        self._eid = eid
+        self.outputs = (self,)
+
+    @property
+    def total(self) -> int:
+        return len(self._services.content[self._eid])
+
+    @property
+    def over(self) -> bool:
+        return self.record().over
+
+    @property
+    def stopping(self) -> bool:
+        return self._services.stopping
+
+    def record(self) -> Execution:
+        return self._services.executions[self._eid]
+
+    def available(self, offset: int) -> tuple[int, int]:
+        return offset, max(offset, self.total)
+
+    async def read(self, start: int, end: int) -> bytes:
+        return self._services.content[self._eid][start:end]
+
+    async def change(self, seconds: float) -> None:
+        before = (self.total, self.over)
+        await self._services.wait(lambda: (self.total, self.over) != before, seconds)
+
+
 class FakeServices:
     """Satisfies `server.api.services.Services`."""
 
@@ -46,6 +86,8 @@ class FakeServices:
         self, settings: Settings | None = None, metrics: Metrics | None = None, on_fatal: Callable[[BaseException], None] | None = None
     ) -> None:
         self.instance_id = "instance-of-tests"
+        self.settings = settings or Settings()
+        self.following = 0  # generators of `follow` that are not closed
         self.on_fatal = on_fatal
         self.sandboxes = {SANDBOX: Sandbox(id=SANDBOX, run_id=RUN, image="busybox", state="running", epoch=EPOCH)}
         self.executions: dict[str, Execution] = {}
@@ -56,6 +98,7 @@ class FakeServices:
         self.default: tuple[str, str] | None = None
         self.stopped_with: bool | None = None
         self.starts = 0
+        self.stopping = False
         self._ended = asyncio.Event()  # of all waits
         self._changed = asyncio.Condition()
 
@@ -89,7 +132,7 @@ class FakeServices:
             update={"state": "ended", "outcome": outcome, "output": output, "ended_at": NOW}
         )  # fmt: skip
 
-    async def _wait(self, done: Callable[[], bool], seconds: float) -> None:
+    async def wait(self, done: Callable[[], bool], seconds: float) -> None:
         if done() or seconds <= 0:
             return
         async with self._changed:
@@ -124,7 +167,7 @@ class FakeServices:
     async def get_sandbox(self, sid: str, wait_s: float) -> Sandbox:
         if sid not in self.sandboxes:
             raise ProblemError("not_found", f"sandbox {sid} is unknown here")
-        await self._wait(lambda: self.sandboxes[sid].state != "creating", wait_s)
+        await self.wait(lambda: self.sandboxes[sid].state != "creating", wait_s)
         return self.sandboxes[sid]
 
     def list_sandboxes(self, run_id: str | None, state: str | None) -> list[Sandbox]:
@@ -170,7 +213,7 @@ class FakeServices:
 
     async def get_execution(self, eid: str, epoch: str, wait_s: float) -> Execution:
         self._find(eid, epoch)
-        await self._wait(lambda: self.executions[eid].over, wait_s)
+        await self.wait(lambda: self.executions[eid].over, wait_s)
         return self.executions[eid]
 
     def list_executions(
@@ -201,20 +244,43 @@ class FakeServices:
 
     async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
         if self._find(eid, epoch).over:
-            raise ProblemError("wrong_state", "it does not run now")
+            raise ProblemError("wrong_state", "it does not run now", about=Correlation.of(self.executions[eid]))
         return self.executions[eid]
 
-    async def output(self, eid: str, epoch: str, start: int, end: int | None, wait_s: float) -> OutputSlice:
+    async def output(
+        self, eid: str, epoch: str, start: int, end: int | None, wait_s: float, stream: str | None = None
+    ) -> OutputSlice:  # fmt: skip
         self._find(eid, epoch)
-        await self._wait(lambda: self.executions[eid].over or len(self.content[eid]) > start, wait_s)
+        if stream not in (None, "merged"):
+            raise ProblemError("wrong_state", f"its output is merged: there is no {stream}", id=eid)
+        await self.wait(lambda: self.executions[eid].over or len(self.content[eid]) > start, wait_s)
         kept, execution = self.content[eid], self.executions[eid]
         last = len(kept) if end is None else min(end, len(kept))
 
         async def chunks() -> AsyncIterator[bytes]:
-            for at in range(start, last, 3):
-                yield kept[at : min(at + 3, last)]
+            step = max(3, (last - start) // 8)
+            for at in range(start, last, step):
+                yield kept[at : min(at + step, last)]
 
-        return OutputSlice(execution.state, len(kept) if execution.over else None, start, max(start, last), chunks())
+        total, about = len(kept) if execution.over else None, Correlation.of(execution)
+        return OutputSlice(execution.state, total, start, max(start, last), chunks(), about)
+
+    def follow(self, eid: str, epoch: str, at: Position | None) -> tuple[Correlation, AsyncGenerator[Event, None]]:
+        about = Correlation.of(self._find(eid, epoch))
+        followed = FakeFollowed(self, eid)
+        start = starting_point(followed, at)
+        if start is None:
+            raise ProblemError("invalid", "no such position", about=about)
+
+        async def events() -> AsyncGenerator[Event, None]:
+            self.following += 1
+            try:
+                async for event in follow(followed, start, announce=at != (), heartbeat_s=self.settings.stream_heartbeat_s):
+                    yield event
+            finally:
+                self.following -= 1
+
+        return about, events()
 
     async def default_sandbox(self) -> tuple[str, str]:
         if self.default is None:
@@ -225,6 +291,7 @@ class FakeServices:
         return Health(version="0", protocol=PROTOCOL_VERSION, instance_id=self.instance_id, engine={"reachable": True}, capacity={})
 
     def end_waits(self) -> None:
+        self.stopping = True
         self._ended.set()
         self._telling = asyncio.get_running_loop().create_task(self._tell())
 

@@ -20,6 +20,7 @@ from server.lifetime import Lifetime
 from server.listen import bind
 from server.metrics import Metrics
 from server.settings import Settings
+from tests.support.follower import Follower
 from tests.unit.server.fakes import EPOCH, FakeServices
 
 TOKEN = "the-token-of-these-tests"
@@ -57,7 +58,7 @@ class RunningServer:
 
     async def _run(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.services = FakeServices()
+        self.services = FakeServices(self.settings)
         self.lifetime = Lifetime()
         app = create_app(self.services, self.settings, self._auth, self.metrics, self.lifetime)
         server = uvicorn.Server(uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None, proxy_headers=False))
@@ -100,6 +101,14 @@ class RunningServer:
 
     def post(self, path: str, body: object, **headers: str) -> Reply:
         return self.request("POST", path, body, {**EPOCH_OF_SANDBOX, **headers})
+
+    def follow(self, eid: str, **how: str) -> Follower:
+        """GET …/events; see Follower."""
+        return Follower(self.port, TOKEN, eid, EPOCH, **how)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        """A metric's value now."""
+        return self.metrics.registry.get_sample_value(f"remote_env_{name}", labels)
 
     def in_background(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Background:
         return Background(lambda: self.request(method, path, body, {**EPOCH_OF_SANDBOX, **(headers or {})}))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 from server.metrics import Metrics
 
 
@@ -34,6 +36,23 @@ def test_gauges_are_asked_for_at_each_scrape() -> None:
     running[0] = 6
     assert sample(metrics, "executions_running") == 6
     assert b'remote_env_sandboxes{state="creating"} 1.0' in metrics.render()
+
+
+def test_streams_are_counted_while_they_are_open_however_they_end() -> None:
+    metrics = Metrics()
+    with metrics.stream():
+        with contextlib.suppress(ConnectionError), metrics.stream():
+            assert sample(metrics, "streams") == 2
+            metrics.stream_bytes(70)
+            raise ConnectionError
+        assert sample(metrics, "streams") == 1
+    assert (sample(metrics, "streams"), sample(metrics, "stream_bytes_total")) == (0, 70)
+
+
+def test_mismatches_of_each_kind_are_there_before_the_first() -> None:
+    metrics = Metrics()
+    metrics.mismatch("epoch")
+    assert [sample(metrics, "mismatches_total", kind=kind) for kind in ("epoch", "sandbox", "body")] == [1, 0, 0]
 
 
 def test_two_servers_in_one_process_count_apart() -> None:

@@ -63,9 +63,10 @@ def test_wait_at_the_present_end_returns_empty_when_nothing_comes(server: Runnin
     assert (reply.status, reply.body, reply.headers["X-Remote-Env-State"]) == (204, b"", "running")
 
 
-def test_separate_streams_are_refused_rather_than_answered_with_both(server: RunningServer) -> None:
+def test_a_stream_that_it_does_not_have_is_refused_rather_than_answered_with_both(server: RunningServer) -> None:
     path = run(server, "0123456789")
-    assert_problem(server.get(f"{path}?stream=stderr"), "invalid")
+    assert_problem(server.get(f"{path}?stream=stderr"), "wrong_state")
+    assert_problem(server.get(f"{path}?stream=all"), "invalid")
     assert server.get(f"{path}?stream=merged").body == b"0123456789"
 
 

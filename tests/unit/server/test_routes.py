@@ -60,7 +60,10 @@ def test_sandboxes_are_listed_by_run_and_state(server: RunningServer) -> None:
 
 
 def test_lease_renewal_names_what_lives(server: RunningServer) -> None:
-    assert server.post("/v1/leases", {"run_id": RUN}).json() == {"run_id": RUN, "expires_in_s": 300.0, "live": [SANDBOX], "gone": {}}
+    answer = {"run_id": RUN, "run_ids": [], "expires_in_s": 300.0, "live": [SANDBOX], "gone": {}}
+    assert server.post("/v1/leases", {"run_id": RUN}).json() == answer
+    several = server.post("/v1/leases", {"run_id": "another-run", "run_ids": [RUN]})
+    assert several.json() == {**answer, "run_id": "another-run", "run_ids": [RUN]}
 
 
 # --------------------------------------------------------------------------------------------------- executions

@@ -213,6 +213,38 @@ def test_signal_ends_long_polls_with_what_is_known_and_then_the_server(launch: L
     assert json.loads(process.lines[-1])["event"] == "stopped"
 
 
+@pytest.mark.parametrize("options", [(), ("--tls-self-signed",)])
+def test_stop_waits_for_nobody_who_does_not_read(launch: Launch, options: tuple[str, ...]) -> None:
+    """Streams and a download of 12 MB of which nobody reads more than the head, and an idle connection: over TLS each of them
+    would also have to say goodbye."""
+    process = launch(*options)
+    port = process.listening()
+
+    def open_connection() -> http.client.HTTPConnection:
+        if not options:
+            return connect(port)
+        context = ssl.create_default_context(cafile=str(process.data_dir / "tls" / "cert.pem"))
+        return http.client.HTTPSConnection("localhost", port, timeout=PATIENCE_S, context=context)
+
+    eid, idle = new_id(), open_connection()
+    body = {"id": eid, "command": "x" * (12 << 20)}
+    assert process.request(idle, "POST", f"/v1/sandboxes/{SANDBOX}/executions", body, "wait=20")[0] == 201
+    token = (process.data_dir / "token").read_text().strip()
+    stalled = []
+    for what in ("events", "events", "output"):
+        connection = open_connection()
+        connection.request("GET", f"/v1/executions/{eid}/{what}", headers={"Authorization": f"Bearer {token}", EPOCH_HEADER: EPOCH})
+        stalled.append((connection, connection.getresponse()))
+    assert [response.status for _, response in stalled] == [200] * 3
+    process.signal(signal.SIGTERM)
+    assert process.finish() == 0
+    assert "exceeded" not in "".join(process.lines)
+    for connection, response in stalled:
+        response.close()
+        connection.close()
+    idle.close()
+
+
 def test_second_signal_ends_the_server_at_once(launch: Launch) -> None:
     process = launch(environ={"FAKE_STOP": "hang"})
     process.listening()
@@ -232,6 +264,21 @@ def test_failed_commit_is_told_as_unknown_and_the_server_starts_itself_again(lau
     again = process.listening()
     assert process.started["pid"] == process.pid
     assert process.request(connect(again), "GET", "/v1/executions") == (200, {"executions": []})
+
+
+def test_a_server_that_waits_to_start_again_stops_when_it_is_told_to(launch: Launch) -> None:
+    process = launch()
+    process.request(connect(process.listening()), "POST", f"/v1/sandboxes/{SANDBOX}/executions", {"id": new_id(), "command": "commit"})
+    assert process.event("starting again")["in_s"] > 0
+    process.signal(signal.SIGTERM)
+    assert process.finish() == 0
+    assert json.loads(process.lines[-1])["event"] == "stopped"
+
+
+def test_failpoints_without_the_test_switch_keep_the_server_from_starting(launch: Launch) -> None:
+    process = launch(environ={"REMOTE_ENV_SERVER_FAILPOINT": "after_send:kill"})
+    assert "REMOTE_ENV_SERVER_TEST=1" in process.event("cannot start")["reason"]
+    assert process.finish() == 1
 
 
 def test_self_signed_server_shows_the_fingerprint_that_clients_see(launch: Launch) -> None:
