@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from remote_env.events import STREAMS, Gap, OutputPiece, StreamName
-from remote_env.protocol import Output
+from remote_env.protocol import Execution, Output
 from remote_env.sse import Garbled
 
 
@@ -112,6 +112,11 @@ def parse_position(text: str, streams: str) -> tuple[int, ...]:
     if len(words) != len(STREAMS[streams]) or not all(word.isascii() and word.isdigit() and len(word) <= 18 for word in words):
         raise Garbled(f"{text!r} is no position in the output of an execution whose streams are {streams}")
     return tuple(int(word) for word in words)
+
+
+def output_of(record: Execution, stream: StreamName) -> Output:
+    """What the record says of this stream."""
+    return (record.stderr or Output()) if stream == "stderr" else record.output
 
 
 def gap_of(output: Output) -> tuple[int, int]:

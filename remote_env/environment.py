@@ -91,8 +91,7 @@ class RemoteDockerEnvironment:
                 pool_size=ENVIRONMENT_POOL_SIZE,
             )
         elif any(
-            given is not None
-            for given in (url, token, token_file, ca_file, fingerprint, timings, reads, on_disconnected, on_reconnected)
+            given is not None for given in (url, token, token_file, ca_file, fingerprint, timings, reads, on_disconnected, on_reconnected)
         ):
             raise InvalidSpec("With a shared client, its own url, token, TLS, timings, reads and callbacks hold: give them to the client.")
         else:

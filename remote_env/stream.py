@@ -22,14 +22,28 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from remote_env.backoff import Backoff
-from remote_env.cursor import Cursor, gap_of, parse_position
+from remote_env.cursor import Cursor, gap_of, output_of, parse_position
 from remote_env.errors import EpochChanged, InvalidSpec, LinkLost, OutcomeUnknownError, OutputIncomplete, RemoteEnvError
 from remote_env.events import STREAMS, Accepted, End, Gap, Greeting, OutputPiece, Started, Stopping, StreamName, WireEvent
 from remote_env.exchange import Refused
-from remote_env.protocol import Execution, Output, Problem
+from remote_env.protocol import Execution, Problem
 from remote_env.sse import Garbled
 from remote_env.stream_steps import (
-    Ask, Broke, Fail, Failed, Fetch, Fetched, Finish, Happening, Heard, Open, Passed, Read, RefusedBy, Step, Told,
+    Ask,
+    Broke,
+    Fail,
+    Failed,
+    Fetch,
+    Fetched,
+    Finish,
+    Happening,
+    Heard,
+    Open,
+    Passed,
+    Read,
+    RefusedBy,
+    Step,
+    Told,
 )  # fmt: skip
 from remote_env.timings import Timings
 
@@ -255,7 +269,7 @@ class Stream:
         if record.over:
             return self._finish(told.now, record, [])
         for cursor in self._cursors:
-            cursor.begin(_output_of(record, cursor.stream).total_bytes)
+            cursor.begin(output_of(record, cursor.stream).total_bytes)
         return self._poll(told.now, after_s=self._backoff.next_s())
 
     def _try_again(self, now: float, reason: str, delay: float | None = None) -> Step:
@@ -320,7 +334,7 @@ class Stream:
     def _rest(self, now: float, events: list[Passed], after_s: float = 0.0) -> Step:
         """Passes on what is here and asks for what is missing, of each stream up to its end."""
         for cursor in self._cursors:
-            output = _output_of(self.record, cursor.stream)
+            output = output_of(self.record, cursor.stream)
             cursor.begin(output.total_bytes)
             if cursor.began_at > output.total_bytes:
                 there = f"{cursor.stream} ends after {output.total_bytes} bytes"
@@ -349,7 +363,7 @@ class Stream:
         """The output was removed after the record was written: all that is missing is a gap."""
         events: list[Passed] = []
         for cursor in self._cursors:
-            events += cursor.skip(cursor.wanted, _output_of(self.record, cursor.stream).total_bytes)
+            events += cursor.skip(cursor.wanted, output_of(self.record, cursor.stream).total_bytes)
         return self._rest(now, events)
 
     def _start(self, events: list[Passed], event: Started) -> None:
@@ -381,7 +395,3 @@ def lookup_error(problem: Problem, execution_id: str, sandbox_id: str) -> Remote
     if problem.status == 410:
         return OutcomeUnknownError(f"The result of execution {execution_id} is beyond retention ({problem.detail}).", **about)
     return Refused(problem).error(**about)
-
-
-def _output_of(record: Execution, stream: StreamName) -> Output:
-    return (record.stderr or Output()) if stream == "stderr" else record.output

@@ -83,7 +83,6 @@ class Executions:
         spec_hash: bytes | None, secrets: dict[str, Any] | None,
     ) -> LiveExecution:  # fmt: skip
         assert sandbox.epoch is not None
-        self._spool.remove(execution_id)  # the id is unknown here: what lies there is of a journal that was lost
         now = time.time()
         row = ExecutionRow(
             execution_id, sandbox.id, sandbox.highest + 1, sandbox.epoch, sandbox.run_id, kind, spec, spec_hash, secrets,
@@ -224,7 +223,7 @@ class Executions:
             if isinstance(instruction, rules.SendRun):
                 self._send_run(live)
             elif isinstance(instruction, rules.AttachOutput):
-                self._attach(live)
+                self._attach(live, instruction.from_nothing)
             elif isinstance(instruction, rules.TakeOutput):
                 self._take_output(live, instruction.ending)
             elif isinstance(instruction, rules.CommitFinal):
@@ -249,10 +248,12 @@ class Executions:
         elif isinstance(instruction, rules.SendSkip):
             link.send(messages.skip(live.number, live.id))
 
-    def _attach(self, live: LiveExecution) -> None:
+    def _attach(self, live: LiveExecution, from_nothing: bool) -> None:
         live.moved.ring()  # it has started, or was taken up again
         for output in live.outputs:
             output.detach()
+            if from_nothing:
+                output.spool_file.clear()  # what lies there is of a journal that was lost
         if not live.handed_over:
             return
         if live.started_at is not None:  # its clocks run from here; it may have waited for its turn

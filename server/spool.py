@@ -123,6 +123,13 @@ class SpoolFile:
         if self.total > self.limit:  # how far an earlier server had punched is not known: it may be all of the gap
             self._hole = (self.limit // 2, self.total - (self.limit - self.limit // 2))
 
+    def clear(self) -> None:
+        """Begin again: whatever is in the file is not of this output."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self.path.unlink(missing_ok=True)
+            self._fd, self.total, self._punched, self._hole, self._full_at = -1, 0, 0, (0, 0), None
+
     def take(self, pipe: int, most: int = TAKE) -> int | None:
         """Move what the pipe holds, up to `most` bytes, into the file.
 

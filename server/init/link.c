@@ -340,13 +340,13 @@ void link_read(short revents)
         ssize_t size = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (size < 0 && (errno == EAGAIN || errno == EINTR))
             return;
-        if (size <= 0) {
+        if (size < 0) {
             link_down();
             return;
         }
         int passed[PASSED_MAX];
-        unsigned count = passed_fds(&message, passed);
-        bool good = !(message.msg_flags & MSG_TRUNC) && handle_packet(inbox, (size_t)size, passed, count);
+        unsigned count = passed_fds(&message, passed); /* an empty packet, too, can bring descriptors */
+        bool good = size > 0 && !(message.msg_flags & MSG_TRUNC) && handle_packet(inbox, (size_t)size, passed, count);
         while (count)
             close(passed[--count]);
         if (!good) {

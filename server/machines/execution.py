@@ -109,7 +109,14 @@ class SendKill:
 
 @dataclass(frozen=True)
 class AttachOutput:
-    """Read its output from the read end that came with this message, in place of any older one (ONEREADER)."""
+    """Read its output from the read end that came with this message, in place of any older one (ONEREADER).
+
+    Args:
+        from_nothing: it has only now started, or never did: what the spool may have under its id is not its output. Never at
+            a hello: a command can have run on while the journal was set back to before it and given its id once more.
+    """
+
+    from_nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ def _send(machine: ExecutionMachine, _: Turn) -> _Result:
 
 
 def _started(machine: ExecutionMachine, _: Started) -> _Result:
-    return State.RUNNING, (AttachOutput(),)
+    return State.RUNNING, (AttachOutput(from_nothing=True),)
 
 
 def _listed_running(machine: ExecutionMachine, _: ListedRunning) -> _Result:
@@ -197,6 +204,10 @@ def _ending(_: ExecutionMachine, event: EndingArrived | ListedEnded) -> _Result:
     if isinstance(event, ListedEnded):
         return State.DRAINING, (AttachOutput(), TakeOutput(event.ending))
     return State.DRAINING, (TakeOutput(event.ending),)
+
+
+def _ended_unstarted(_: ExecutionMachine, event: EndingArrived) -> _Result:
+    return State.DRAINING, (AttachOutput(from_nothing=True), TakeOutput(event.ending))
 
 
 def _output_taken(_: ExecutionMachine, __: OutputTaken) -> _Result:
@@ -240,7 +251,7 @@ TABLE: dict[tuple[State, type], _Rule] = {
     (State.WAITING, SandboxOver): _over,
     (State.SENT, NotSent): _wait_again,
     (State.SENT, Started): _started,
-    (State.SENT, EndingArrived): _ending,  # it failed to start, or was skipped
+    (State.SENT, EndingArrived): _ended_unstarted,  # it failed to start, or was skipped
     (State.SENT, CancelRequested): _cancel_sent,
     (State.SENT, ListedRunning): _listed_running,
     (State.SENT, ListedEnded): _ending,

@@ -76,6 +76,8 @@ def of_run(client: Client, run_id: str) -> Sandbox:
 def test_run_exits_as_the_command_did_and_leaves_no_container(server: Server, cli: Cli, busybox_image: str) -> None:
     before = server.containers()
     done = cli("run", BUSYBOX, "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+    done = cli("run", "--merged", BUSYBOX, "echo out; echo err >&2; exit 7")
     assert (done.returncode, done.stdout, done.stderr) == (7, b"out\nerr\n", b"")
     assert server.containers() == before
 

@@ -204,6 +204,19 @@ def test_descriptors_that_nobody_asked_for_are_closed(init: Init) -> None:
     assert open_files(init) == before
 
 
+def test_empty_packet_with_descriptors_costs_the_link_and_none_of_them_stays(init: Init) -> None:
+    server = init.server
+    server.all_said()
+    before = open_files(init)
+    with open("/dev/zero", "rb") as device:
+        for _ in range(20):
+            server.send(b"", [device.fileno()] * 20)
+            server.connect()
+    assert [name for name in open_files(init) if name == "/dev/zero"] == []
+    assert len(open_files(init)) == len(before)
+    assert server.do("echo fine").text == "fine\n"
+
+
 @pytest.mark.parametrize("kind", ["pipe", "directory", "short", "device", "nothing"])
 def test_large_packet_without_a_proper_memory_file_ends_the_link_and_nothing_else(init: Init, kind: str) -> None:
     server = init.server

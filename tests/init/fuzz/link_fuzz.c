@@ -269,6 +269,18 @@ static void reset(void)
     drain();
 }
 
+/* The lowest free descriptor rises when one is leaked. */
+static void check_descriptors(void)
+{
+    static int lowest = -1;
+    int probe = dup(server_end);
+    close(probe);
+    if (lowest < 0)
+        lowest = probe;
+    if (probe > lowest + 8)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static bool ready;
@@ -276,6 +288,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     ready = true;
     reset();
+    check_descriptors();
     while (size >= 3) { /* op, length, bytes */
         uint8_t op = data[0];
         size_t length = data[1] | (size_t)data[2] << 8;

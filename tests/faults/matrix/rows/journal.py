@@ -117,13 +117,13 @@ def fail_once(arena: Arena, unlucky: Unlucky, what: str) -> None:
 @row(
     "journal-read-only",
     "the journal read-only",
-    "chattr +i on the journal's files while commands run, for 5 s",
+    "chattr +i on the journal and its log while commands run, for 5 s",
     "journal",
     allows=("not run",),
 )
 def journal_read_only(arena: Arena) -> None:
     def hurt() -> None:
-        files = journal_files(arena.server)
+        files = [journal_path(arena.server), wal_path(arena.server)]
         seen = restarts(arena)
         set_immutable(files, True)
         arena.on_close(lambda: set_immutable(files, False))

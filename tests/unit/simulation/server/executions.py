@@ -67,7 +67,6 @@ class Executions:
         self, sandbox: LiveSandbox, id_: str, kind: Literal["run", "fence"], body: str, *, epoch: str, now: float
     ) -> LiveExecution:  # fmt: skip
         """SEQSBX: the row carries the next number of its sandbox."""
-        self.disk.spool.pop(id_, None)
         number = 1 + (self.disk.journal.highest(None) if "SEQSBX" in self.off else sandbox.highest)
         row = ExecutionRow(id_, sandbox.id, number, epoch, kind, body, now)
 
@@ -132,7 +131,7 @@ class Executions:
             elif isinstance(instruction, rules.SendAck):
                 self.send(live.sandbox, Packet("ack", live.id))
             elif isinstance(instruction, rules.AttachOutput):
-                self._attach(live)
+                self._attach(live, instruction.from_nothing)
             elif isinstance(instruction, rules.TakeOutput):
                 self._take_output(live, instruction.ending)
             elif isinstance(instruction, rules.CommitFinal):
@@ -150,9 +149,11 @@ class Executions:
 
         self.disk.commit(flag)
 
-    def _attach(self, live: LiveExecution) -> None:
+    def _attach(self, live: LiveExecution, from_nothing: bool) -> None:
         """ONEREADER: a read end replaces the old one, after its reader has stopped."""
         pipe = live.handed_over
+        if from_nothing:
+            self.disk.spool.pop(live.id, None)
         if "ONEREADER" not in self.off:
             self._close(live)
         if pipe is not None:
