@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 import weakref
+from http.client import HTTPResponse, RemoteDisconnected
 from typing import Any
 
 import urllib3
@@ -111,7 +112,38 @@ class Connections:
                 continue  # already closed by its own thread
 
 
+class _Lines:
+    """A file that is read line by line, and remembers the last one."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.file.readline(limit)
+        return self.last
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _WholeHead(HTTPResponse):
+    """`http.client` takes the end of the connection for the end of the head: half a header, or none, would pass for true."""
+
+    def begin(self) -> None:
+        lines = _Lines(self.fp)
+        self.fp: Any = lines
+        try:
+            super().begin()
+        finally:
+            if self.fp is lines:
+                self.fp = lines.file
+        if lines.last not in (b"\r\n", b"\n"):
+            raise RemoteDisconnected("the connection ended within the head of the answer")
+
+
 class _Counted(HTTPConnection):
+    response_class = _WholeHead
     connections: Connections
     address: Address | None = None
     generation = -1

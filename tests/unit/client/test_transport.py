@@ -105,6 +105,22 @@ def test_whatever_breaks_after_the_connection_stood_may_have_been_sent_and_is_no
         assert len(server.requests) == 1, "sent again"
 
 
+@pytest.mark.parametrize(
+    "whole", [answer("204 No Content", b"", "X-Name: a-name"), b"HTTP/1.1 200 OK\r\nX-Name: a-name\r\nConnection: close\r\n\r\n"]
+)
+def test_an_answer_cut_anywhere_in_its_head_is_no_answer(whole: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Half a header must not pass for a header: half an instance id would be another server's."""
+    for end in range(len(whole)):
+
+        def cut(connection: socket.socket, request: bytes, end: int = end) -> bool:
+            connection.sendall(whole[:end])
+            return False
+
+        with BadServer(cut) as server, pytest.raises(MaybeSent):
+            transport(server.url).call("GET", "/")
+    assert caplog.records == []
+
+
 def test_a_reset_connection_may_have_been_sent() -> None:
     def reset(connection: socket.socket, request: bytes) -> bool:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -47,8 +47,8 @@ EVENTS: tuple[Event, ...] = (
 Kind = Literal["run", "fence"]
 
 W, S, R, D, E = State.WAITING, State.SENT, State.RUNNING, State.DRAINING, State.ENDED
-ATTACH, TAKE, ACK, KILL, SKIP, RUN, FLAG = (
-    AttachOutput(), TakeOutput(ENDING), SendAck(), SendKill(), SendSkip(), SendRun(), CommitCancel()
+ATTACH, ANEW, TAKE, ACK, KILL, SKIP, RUN, FLAG = (
+    AttachOutput(), AttachOutput(from_nothing=True), TakeOutput(ENDING), SendAck(), SendKill(), SendSkip(), SendRun(), CommitCancel()
 )  # fmt: skip
 
 
@@ -65,8 +65,8 @@ PLAIN: dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]] = {
     (W, NotListed): (W, ()),
     (W, SandboxOver): (E, (lost("unknown"),)),
     (S, NotSent): (W, ()),
-    (S, Started): (R, (ATTACH,)),
-    (S, EndingArrived): (D, (TAKE,)),
+    (S, Started): (R, (ANEW,)),
+    (S, EndingArrived): (D, (ANEW, TAKE)),
     (S, CancelRequested): (S, (FLAG, KILL)),
     (S, ListedRunning): (R, (ATTACH,)),
     (S, ListedEnded): (D, (ATTACH, TAKE)),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 import struct
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,55 @@ def test_a_command_outlives_the_server_and_loses_no_byte(tmp_path: Path) -> None
         command.gone()
         init.close()
         return second
+
+    play(tmp_path, scene)
+
+
+def test_an_id_that_is_accepted_once_more_after_the_journal_was_set_back_keeps_its_output(tmp_path: Path) -> None:
+    """The command runs, its row is gone, and a late copy of its request arrives before the init does. It gets its old number
+    again, so nothing looks wrong; the file holds what the command had said until then."""
+
+    async def scene(server: Server) -> Server:
+        init, command = await server.link(), Command()
+        with closing(sqlite3.connect(tmp_path / "copy")) as copy, closing(sqlite3.connect(server.journal.path)) as journal:
+            journal.backup(copy)
+        live = server.post()
+        assert await init.heard_id() == (Type.RUN, "execution-1")
+        init.say(Started("execution-1", 1, 5), [command.read_end()])
+        command.prints(b"before, ")
+        await server.output(live, 8)
+        server.die()
+        init.close()
+        (tmp_path / "copy").rename(server.journal.path)
+        second = Server(tmp_path)
+        live = second.post()
+        init = await second.link(1, (Entry("execution-1", 1, 5, None),), (("execution-1", command.read_end()),))
+        command.prints(b"after")
+        init.say(Ended("execution-1", 1, exited()))
+        assert (await second.ended(live)).output.text == "before, after"
+        command.gone()
+        init.close()
+        return second
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_what_the_spool_has_of_a_journal_that_was_lost_is_no_output_of_a_new_command(tmp_path: Path, starts: bool) -> None:
+    async def scene(server: Server) -> Server:
+        path = server.spool.path("execution-1")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"of long ago")
+        init, command = await server.link(), Command()
+        live = server.post()
+        if starts:
+            init.say(Started("execution-1", 1, 5), [command.read_end()])
+            command.prints(b"new")
+        init.say(Ended("execution-1", 1, exited() if starts else Ending(EndingKind.FAILED_TO_START)))
+        assert (await server.ended(live)).output.text == ("new" if starts else "")
+        command.gone()
+        init.close()
+        return server
 
     play(tmp_path, scene)
 

@@ -38,6 +38,7 @@ class Call:
         self.next: delivery.Request | None = self.delivery.begin(now)
         self.due = now
         self.waits_for: Message | None = None
+        self.waited = not fresh  # another copy of its POST was refused for lack of room, or sent by another process
         self.told: str | None = None  # how it ended
 
     def message(self) -> Message:
@@ -65,6 +66,7 @@ class Clients:
             self.happens(call, delivery.Answered(now, execution))
 
     def refused(self, call: Call, problem: Problem, now: float) -> None:
+        call.waited |= problem.retryable
         self.happens(call, delivery.RefusedBy(now, problem))
 
     def happens(self, call: Call, event: delivery.Event) -> None:

@@ -80,6 +80,6 @@ def test_no_history_of_hypothesis_breaks_a_promise() -> None:
 def test_hypothesis_sees_a_rule_that_is_off(name: str) -> None:
     """Not made short here: `test_rules` has the shortest histories, found much faster."""
     rule_off = next(each for each in RULES if each.name == name)
-    unshortened = settings(SETTINGS, max_examples=300, phases=[Phase.generate])
+    unshortened = settings(SETTINGS, max_examples=600, phases=[Phase.generate])
     with rule_off.switched_off() as off, pytest.raises(BrokenPromise):
         run_state_machine_as_test(type("WithoutIt", (History,), {"off": off}), settings=unshortened)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remote_env.delivery import Broken
+from remote_env.delivery import Broken, Phase
 from remote_env.protocol import Problem
 from tests.unit.simulation.actions.table import CALLS, KEYS, SANDBOXES, UNFENCED, act, message_about
 from tests.unit.simulation.clients import Call
@@ -111,8 +111,14 @@ def busy(world: World, number: int, _: int) -> bool:
 
 @act("busy", len(CALLS))
 def refuse_token(world: World, number: int, _: int) -> bool:
-    """The server's token has been changed: it refuses the one that all copies of this request carry."""
+    """The server's token has been changed: it refuses the one that all copies of this request carry.
+
+    Not where a proxy's copy of the very first POST was taken just before the change: "unauthorized" is told at once then, for
+    nobody could ask with such a token.
+    """
     caller = world.clients.calls.get(CALLS[number])
+    if caller is not None and caller.delivery.phase is Phase.POSTING and not caller.waited and caller.id in world.disk.journal.executions:
+        return False
     if caller is None or caller.waits_for not in world.network or world.server is None:
         return False
     world.network[:] = [each for each in world.network if each.key != caller.id]
