@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from server.failpoints import failpoint
+from server.whole import missing_bytes
 
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x52456E76  # "REnv", in the file's header (sqlite.org/fileformat2.html, offset 68)
@@ -47,6 +48,9 @@ _MIGRATIONS: dict[int, str] = {
     CREATE INDEX executions_kept ON executions(sandbox_id) WHERE ended_at IS NOT NULL AND expired = 0;
     """,
 }
+
+
+_MEND = "put a copy of it back, or move it away to begin anew"
 
 
 class JournalError(Exception):
@@ -122,7 +126,8 @@ def _execution(row: tuple[Any, ...]) -> ExecutionRow:
 
 
 class Journal:
-    """Every method that writes has committed when it returns. Use from one thread.
+    """Every method that writes has committed when it returns; every one that reads raises JournalError for a file that is
+    damaged. Use from one thread.
 
     Args:
         path: the database file; made when missing.
@@ -135,13 +140,15 @@ class Journal:
         self.path = path
         self._on_commit = on_commit
         try:
+            if missing := missing_bytes(path):
+                raise JournalError(f"{path} is cut short, {missing} bytes are missing; {_MEND}")
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.execute("PRAGMA busy_timeout=5000")  # milliseconds; only a person's sqlite3 shell competes
             self._migrate()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise JournalError(f"{path} cannot be opened as a journal: {error}") from error
 
     def _migrate(self) -> None:
@@ -178,11 +185,17 @@ class Journal:
         if self._on_commit is not None:
             self._on_commit(time.perf_counter() - began)
 
+    def _read(self, query: str, values: Sequence[str | int | float] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise JournalError(f"{self.path} cannot be read: {error}; {_MEND}") from error
+
     # ------------------------------------------------------------------------------------------------- meta
 
     def meta(self, key: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
 
     def set_meta(self, key: str, value: str) -> None:
         with self._commit() as db:
@@ -229,17 +242,17 @@ class Journal:
         failpoint("after_removed_commit")
 
     def sandbox(self, sid: str) -> SandboxRow | None:
-        row = self._db.execute(f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes WHERE id = ?", (sid,)).fetchone()
-        return None if row is None else _sandbox(row)
+        rows = self._read(f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes WHERE id = ?", (sid,))
+        return _sandbox(rows[0]) if rows else None
 
     def live_sandboxes(self) -> list[SandboxRow]:
         query = f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes WHERE state IN ('creating', 'running', 'removing')"
-        return [_sandbox(row) for row in self._db.execute(query)]
+        return [_sandbox(row) for row in self._read(query)]
 
     def sandboxes(self, run_id: str | None, state: str | None, limit: int = 1000) -> list[SandboxRow]:
         where, values = _where(run_id=run_id, state=state)
         query = f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes{where} ORDER BY created_at DESC LIMIT ?"
-        return [_sandbox(row) for row in self._db.execute(query, (*values, limit))]
+        return [_sandbox(row) for row in self._read(query, (*values, limit))]
 
     # ------------------------------------------------------------------------------------------- executions
 
@@ -281,15 +294,15 @@ class Journal:
             db.execute("COMMIT")
 
     def execution(self, eid: str) -> ExecutionRow | None:
-        row = self._db.execute(f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id = ?", (eid,)).fetchone()
-        return None if row is None else _execution(row)
+        rows = self._read(f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id = ?", (eid,))
+        return _execution(rows[0]) if rows else None
 
     def unfinished(self, sid: str) -> list[ExecutionRow]:
         query = f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE sandbox_id = ? AND ended_at IS NULL ORDER BY number"
-        return [_execution(row) for row in self._db.execute(query, (sid,))]
+        return [_execution(row) for row in self._read(query, (sid,))]
 
     def highest_number(self, sid: str) -> int:
-        (number,) = self._db.execute("SELECT max(number) FROM executions WHERE sandbox_id = ?", (sid,)).fetchone()
+        ((number,),) = self._read("SELECT max(number) FROM executions WHERE sandbox_id = ?", (sid,))
         return int(number or 0)
 
     def executions(self, *, run_id: str | None, sandbox_id: str | None, running: bool | None, limit: int) -> list[ExecutionRow]:
@@ -301,7 +314,7 @@ class Journal:
         # What is not ended is few, and has an index of its own.
         newest = "number" if sandbox_id is not None else "accepted_at" if run_id is not None or running else "rowid"
         query = f"SELECT {_EXECUTION_COLUMNS} FROM executions{where} ORDER BY {newest} DESC LIMIT ?"
-        return [_execution(row) for row in self._db.execute(query, (*values, limit))]
+        return [_execution(row) for row in self._read(query, (*values, limit))]
 
     # ------------------------------------------------------------------------------------------- retention
 
@@ -311,7 +324,7 @@ class Journal:
             "SELECT e.id FROM sandboxes s CROSS JOIN executions e INDEXED BY executions_kept ON e.sandbox_id = s.id "
             "WHERE s.ended_at < ? AND e.ended_at IS NOT NULL AND e.expired = 0 LIMIT ?"
         )
-        return [str(row[0]) for row in self._db.execute(query, (ended_before, limit))]
+        return [str(row[0]) for row in self._read(query, (ended_before, limit))]
 
     def expire(self, ids: list[str]) -> None:
         """Leave of each row what answers 410, not 404, for ever (KEEP)."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import MutableMapping
+from types import FrameType
 from typing import NoReturn
 
 log = logging.getLogger("server.restarts")
@@ -45,15 +48,23 @@ class Restarts:
 
     def wait(self, reason: str) -> bool:
         """Let the time pass. False: the process was told to stop meanwhile."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-        try:
-            delay_s = self.delay_s(time.monotonic() - self._began)
+        delay_s = self.delay_s(time.monotonic() - self._began)
+        heard, alarm = socket.socketpair()
+        with heard, alarm:
+            alarm.setblocking(False)
+            before = signal.set_wakeup_fd(alarm.fileno())  # of a signal to whichever thread: another one may get it
+            for number in _STOP_SIGNALS:
+                signal.signal(number, _told_by_the_descriptor)
             log.critical("starting again", extra={"reason": reason, "in_s": delay_s})
-            return signal.sigtimedwait(_STOP_SIGNALS, delay_s) is None
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+            told, _, _ = select.select([heard], [], [], delay_s)
+            signal.set_wakeup_fd(before)
+        return not told
 
     def start_again(self) -> NoReturn:
         """Become a fresh server with the same command line. Every descriptor of ours, the lock too, closes on exec."""
         environ = {**os.environ, VARIABLE: str(self.count + 1)}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+
+
+def _told_by_the_descriptor(number: int, frame: FrameType | None) -> None:
+    """Python writes to the wake-up descriptor only for signals that it handles."""

@@ -66,4 +66,3 @@ def _show(finding: Finding) -> None:
     screen.print_line(f"{screen.styled(mark, style, sys.stdout)} {finding.name:<{_WIDTH}} {finding.found}")
     if finding.mend:
         screen.print_line(" " * (_WIDTH + 3) + screen.styled(f"→ {finding.mend}", style, sys.stdout))
-    sys.stdout.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -88,9 +87,7 @@ def _guarded(invocation: Invocation, action: Callable[[], int | None], runs_comm
     from remote_env.errors import InvalidSpec, RemoteEnvError
 
     try:
-        code = action() or 0
-        sys.stdout.flush()
-        return code
+        return action() or 0
     except RemoteEnvError as error:
         code = failures.error_code(error) if runs_commands else failures.USAGE if isinstance(error, InvalidSpec) else failures.FAILED
         screen.complain(str(error))
@@ -100,9 +97,10 @@ def _guarded(invocation: Invocation, action: Callable[[], int | None], runs_comm
     except KeyboardInterrupt:
         return failures.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain about it when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return failures.STDOUT_CLOSED
+        return failures.STDOUT_CLOSED  # whoever read our output has gone
+    except screen.NotWritten as error:
+        screen.complain(f"the output could not be written: {error.strerror}")
+        return failures.LOST_OR_UNKNOWN if runs_commands else failures.FAILED
     except Exception as error:
         if is_usage_error(error) or isinstance(error, (typer.Exit, typer.Abort)):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 _STYLES = {"error": "31;1", "warning": "33", "good": "32", "faint": "2", "strong": "1"}
 _NO_WIDTH = 10_000  # columns of a pipe: nothing may be cut there
+
+
+class NotWritten(OSError):
+    """Our own output could not be written although its reader is there: its disk is full, as a rule."""
 
 
 def is_coloured(stream: TextIO) -> bool:
@@ -39,26 +44,67 @@ def complain(text: str) -> None:
 
 
 def _line(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    try:
+        _write(text_bytes(text + "\n", sys.stderr), sys.stderr)
+    except OSError:
+        return  # there is nowhere left to tell it; the exit code still does
 
 
 def print_line(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    _write(text_bytes(text + "\n", sys.stdout), sys.stdout)
+
+
+def text_bytes(text: str, stream: TextIO) -> bytes:
+    """As the stream would encode it; what it cannot, as an escape."""
+    return text.encode(stream.encoding or "utf-8", "backslashreplace")
 
 
 def print_json(document: Any) -> None:
     """One JSON document: indented for a terminal, on a line of its own for a pipe."""
     indent = 2 if sys.stdout.isatty() else None
-    sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    _write_json(document, indent)
+
+
+def print_json_line(document: Any) -> None:
+    """One line of many, at once."""
+    _write_json(document, None)
+
+
+def _write_json(document: Any, indent: int | None) -> None:
+    text = json.dumps(document, indent=indent, ensure_ascii=False, default=str) + "\n"
+    _write(text.encode("utf-8", "backslashreplace"), sys.stdout)  # JSON is UTF-8, whatever the terminal speaks
 
 
 def write_bytes(data: bytes, stream: TextIO | None = None) -> None:
-    """A command's output, untouched and at once, to stdout or to the stream given."""
-    target = (stream or sys.stdout).buffer
-    target.write(data)
-    target.flush()
+    """A command's output, untouched and at once, to stdout or to the stream given. Raises BrokenPipeError, NotWritten."""
+    _write(data, stream or sys.stdout)
+
+
+def _write(data: bytes, stream: TextIO) -> None:
+    """All of it. One write may take only a part, when a signal comes in its middle, and none at all where somebody who shares
+    the terminal or pipe with us has set it non-blocking."""
+    try:
+        stream.flush()
+        file = getattr(stream.buffer, "raw", stream.buffer)
+        left = memoryview(data)
+        while left:
+            written = file.write(left)
+            if written is None:
+                select.select([], [file], [])
+            else:
+                left = left[written:]
+    except OSError as error:
+        mute(stream)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise NotWritten(error.errno, error.strerror) from error
+
+
+def mute(stream: TextIO) -> None:
+    """Has it lead nowhere from now on, so that nobody, the interpreter at its exit neither, stumbles over it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def table(*headings: str, right: Sequence[str] = ()) -> Table:
@@ -83,9 +129,3 @@ def print_table(made: Table) -> None:
         console.print(made)
     for line in captured.get().splitlines():
         print_line(line.rstrip())
-
-
-def print_json_line(document: Any) -> None:
-    """One line of many, at once."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()

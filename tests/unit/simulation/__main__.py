@@ -11,7 +11,8 @@ import argparse
 import sys
 import time
 
-from tests.unit.simulation.histories import Violation, draw, search, words
+from tests.unit.simulation.actions import words
+from tests.unit.simulation.histories import Violation, draw, search
 from tests.unit.simulation.rules import HISTORIES, RULES
 
 _PROGRESS = 10_000  # histories between two lines of progress

@@ -30,8 +30,9 @@ def table(groups: Iterable[str]) -> list[tuple[str, int, int]]:
     """The actions of those fault groups and of all work, each as often as it weighs."""
     chosen: list[tuple[str, int, int]] = []
     for group in ("work", *groups):
-        for name, (_, first, second, weight) in GROUPS[group].items():
-            chosen += [(name, first, second)] * (weight * WORK_TO_FAULTS if group == "work" else weight)
+        for name, entry in GROUPS[group].items():
+            weight = entry.weight * WORK_TO_FAULTS if group == "work" else entry.weight
+            chosen += [(name, len(entry.first), len(entry.second))] * weight
     return chosen
 
 
@@ -113,8 +114,3 @@ def search(off: frozenset[str], groups: Sequence[str], seeds: Iterable[int], beg
             best, error, in_the_end = shortest(history, error.promise, off)
             return Violation(seed, tuple(best), error.promise, str(error), in_the_end)
     return None
-
-
-def words(history: Sequence[Action]) -> str:
-    """A history for people: `call(0, 1) → request(0) → …`"""
-    return " → ".join(f"{name}({first}, {second})" for name, first, second in history)

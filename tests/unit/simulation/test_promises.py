@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from tests.unit.simulation.actions import TABLE
-from tests.unit.simulation.histories import FAULTS, draw, replay, search, words
+from tests.unit.simulation.actions import TABLE, words
+from tests.unit.simulation.histories import FAULTS, draw, replay, search
 
 HISTORIES = 4000
 BLOCKS = 8

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.simulation.histories import replay, search, words
+from tests.unit.simulation.actions import words
+from tests.unit.simulation.histories import replay, search
 from tests.unit.simulation.ledger import PROMISES
 from tests.unit.simulation.rules import HISTORIES, RULES, Rule
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.unit.simulation.actions import callers, inside, outside, sandboxes, servers
 from tests.unit.simulation.actions.table import GROUPS, Act, Action
 from tests.unit.simulation.world import World
 
-__all__ = ["GROUPS", "TABLE", "Action", "callers", "do", "inside", "outside", "sandboxes", "servers"]
+__all__ = ["GROUPS", "TABLE", "Action", "callers", "do", "inside", "outside", "sandboxes", "servers", "words"]
 
-TABLE: dict[str, Act] = {name: entry[0] for group in GROUPS.values() for name, entry in group.items()}
+_ENTRIES = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+TABLE: dict[str, Act] = {name: entry.do for name, entry in _ENTRIES.items()}
 
 
 def do(world: World, action: Action) -> bool:
@@ -18,3 +21,14 @@ def do(world: World, action: Action) -> bool:
         return False
     world.check()
     return True
+
+
+def words(history: Sequence[Action]) -> str:
+    """A history for people: `call c0 (quick) in s0 → request c0 → …`"""
+    return " → ".join(_words(action) for action in history)
+
+
+def _words(action: Action) -> str:
+    name, first, second = action
+    entry = _ENTRIES[name]
+    return " ".join(word for word in (name.replace("_", " "), entry.first[first], entry.second[second]) if word)

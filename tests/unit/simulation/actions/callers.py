@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from remote_env.delivery import Broken, Phase
 from remote_env.protocol import Problem
-from tests.unit.simulation.actions.table import CALLS, KEYS, SANDBOXES, UNFENCED, act, message_about
+from tests.unit.simulation.actions.table import CALLS, KEYS, OLDEST_OR_NEWEST, SANDBOXES, UNFENCED, act, message_about
 from tests.unit.simulation.clients import Call
 from tests.unit.simulation.init import BODIES, QUICK
 from tests.unit.simulation.network import Message
 from tests.unit.simulation.world import World
 
 
-@act("work", len(CALLS), 2 * len(BODIES), weight=3)
+@act("work", CALLS, [f"({body}) in {sandbox}" for sandbox in SANDBOXES for body in BODIES], weight=3)
 def call(world: World, number: int, kind: int) -> bool:
     """A caller begins a command with a fresh id, in one of the sandboxes."""
     id_, sandbox = CALLS[number], SANDBOXES[kind // len(BODIES)]
@@ -22,13 +22,13 @@ def call(world: World, number: int, kind: int) -> bool:
     return True
 
 
-@act("work", len(CALLS), weight=5)
+@act("work", CALLS, weight=5)
 def request(world: World, number: int, _: int) -> bool:
     caller = world.clients.calls.get(CALLS[number])
     return caller is not None and world.request(caller)
 
 
-@act("work", len(KEYS), 2, weight=5)
+@act("work", KEYS, OLDEST_OR_NEWEST, weight=5)
 def deliver(world: World, key: int, newest: int) -> bool:
     """A request arrives, and its answer too; it may overtake older ones."""
     message = message_about(world, key, newest)
@@ -39,7 +39,7 @@ def deliver(world: World, key: int, newest: int) -> bool:
     return True
 
 
-@act("network", len(KEYS), 2, weight=2)
+@act("network", KEYS, OLDEST_OR_NEWEST, weight=2)
 def lose_answer(world: World, key: int, newest: int) -> bool:
     """A request arrives, its answer does not."""
     message = message_about(world, key, newest)
@@ -57,7 +57,7 @@ def _broken_off(world: World, message: Message) -> None:
         world.clients.happens(caller, Broken(world.now, "the connection broke"))
 
 
-@act("network", len(CALLS), weight=2)
+@act("network", CALLS, weight=2)
 def break_off(world: World, number: int, _: int) -> bool:
     """The connection breaks; a proxy has the request and may deliver it late."""
     message = message_about(world, number)
@@ -67,7 +67,7 @@ def break_off(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("network", len(KEYS))
+@act("network", KEYS)
 def lose_request(world: World, key: int, _: int) -> bool:
     message = message_about(world, key)
     if message is None:
@@ -77,7 +77,7 @@ def lose_request(world: World, key: int, _: int) -> bool:
     return True
 
 
-@act("network", len(KEYS), weight=2)
+@act("network", KEYS, weight=2)
 def duplicate(world: World, key: int, _: int) -> bool:
     """A proxy keeps a copy; it comes last."""
     message = message_about(world, key)
@@ -87,7 +87,7 @@ def duplicate(world: World, key: int, _: int) -> bool:
     return True
 
 
-@act("network", len(CALLS), len(CALLS))
+@act("network", CALLS, [f"with the answer about {call}" for call in CALLS])
 def mix_up(world: World, number: int, other: int) -> bool:
     """The answer is about another execution: the connection is off by one."""
     message = message_about(world, number)
@@ -98,7 +98,7 @@ def mix_up(world: World, number: int, other: int) -> bool:
     return True
 
 
-@act("busy", len(CALLS), weight=3)
+@act("busy", CALLS, weight=3)
 def busy(world: World, number: int, _: int) -> bool:
     """The server has no room for one copy of a POST."""
     message = message_about(world, number)
@@ -109,7 +109,7 @@ def busy(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("busy", len(CALLS))
+@act("busy", CALLS)
 def refuse_token(world: World, number: int, _: int) -> bool:
     """The server's token has been changed: it refuses the one that all copies of this request carry.
 
@@ -126,7 +126,7 @@ def refuse_token(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("cancel", len(CALLS), weight=4)
+@act("cancel", CALLS, weight=4)
 def cancel(world: World, number: int, _: int) -> bool:
     caller = world.clients.calls.get(CALLS[number])
     if caller is None or world.server is None or caller.epoch is None:
@@ -136,7 +136,7 @@ def cancel(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("callers", len(CALLS), weight=2)
+@act("callers", CALLS, weight=2)
 def reattach(world: World, number: int, _: int) -> bool:
     """A caller's process dies; the next one calls again with the id and epoch that it had stored (STOREDEPOCH)."""
     before = world.clients.calls.get(CALLS[number])
@@ -153,7 +153,7 @@ def reattach(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("callers", len(CALLS), len(SANDBOXES))
+@act("callers", CALLS, [f"in {sandbox}" for sandbox in SANDBOXES])
 def use_id_again(world: World, number: int, other: int) -> bool:
     """A caller's mistake: the id of an earlier command for another one, perhaps in another sandbox."""
     before, sandbox = world.clients.calls.get(CALLS[number]), SANDBOXES[other]
@@ -165,7 +165,7 @@ def use_id_again(world: World, number: int, other: int) -> bool:
     return True
 
 
-@act("bare", len(CALLS), weight=4)
+@act("bare", CALLS, weight=4)
 def call_without_epoch(world: World, number: int, _: int) -> bool:
     id_ = CALLS[number]
     if id_ in world.clients.calls:

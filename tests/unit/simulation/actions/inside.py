@@ -8,22 +8,22 @@ from tests.unit.simulation.server.requests import Server
 from tests.unit.simulation.world import World
 
 
-@act("work", len(SANDBOXES), weight=3)
+@act("work", SANDBOXES, weight=3)
 def connect(world: World, number: int, _: int) -> bool:
     return world.connect(SANDBOXES[number])
 
 
-@act("work", len(SANDBOXES), weight=6)
+@act("work", SANDBOXES, weight=6)
 def init_reads(world: World, number: int, _: int) -> bool:
     return world.init_reads(SANDBOXES[number]) is not None
 
 
-@act("link", len(SANDBOXES), weight=2)
+@act("link", SANDBOXES, weight=2)
 def init_reads_old_link(world: World, number: int, _: int) -> bool:
     return world.init_reads(SANDBOXES[number], old=True) is not None
 
 
-@act("link", len(SANDBOXES), weight=2)
+@act("link", SANDBOXES, weight=2)
 def break_link(world: World, number: int, _: int) -> bool:
     init = world.init(SANDBOXES[number])
     if init is None or init.link is None:
@@ -32,7 +32,7 @@ def break_link(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("link", len(SANDBOXES))
+@act("link", SANDBOXES)
 def server_closes_link(world: World, number: int, _: int) -> bool:
     def close(server: Server, live: LiveSandbox) -> bool:
         if live.link is None:
@@ -43,7 +43,7 @@ def server_closes_link(world: World, number: int, _: int) -> bool:
     return bool(world.serve(SANDBOXES[number], close))
 
 
-@act("link", len(SANDBOXES))
+@act("link", SANDBOXES)
 def stop_or_go_on(world: World, number: int, _: int) -> bool:
     """The init does not read for a while: it is frozen, or full."""
     init = world.init(SANDBOXES[number])
@@ -53,7 +53,7 @@ def stop_or_go_on(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("work", len(CALLS), weight=3)
+@act("work", CALLS, weight=3)
 def write(world: World, number: int, _: int) -> bool:
     """A command, or what it left behind, writes a byte."""
     held = held_by_an_init(world, number)
@@ -62,7 +62,7 @@ def write(world: World, number: int, _: int) -> bool:
     return any(c.init.writes(held) for c in world.engine.containers.values() if c.init)
 
 
-@act("work", len(CALLS), 2, weight=3)
+@act("work", CALLS, ("with 0", "with 1"), weight=3)
 def command_exits(world: World, number: int, code: int) -> bool:
     for container in world.engine.containers.values():
         init = container.init
@@ -73,7 +73,7 @@ def command_exits(world: World, number: int, code: int) -> bool:
     return False
 
 
-@act("sandbox", len(SANDBOXES), weight=3)
+@act("sandbox", SANDBOXES, weight=3)
 def kill_all_inside(world: World, number: int, _: int) -> bool:
     init = world.init(SANDBOXES[number])
     if init is None or not init.running():
@@ -82,7 +82,7 @@ def kill_all_inside(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("sandbox", len(SANDBOXES), weight=2)
+@act("sandbox", SANDBOXES, weight=2)
 def kill_container(world: World, number: int, _: int) -> bool:
     container = world.container(SANDBOXES[number])
     if container is None or container.init is None:
@@ -92,7 +92,7 @@ def kill_container(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("sandbox", len(SANDBOXES), weight=2)
+@act("sandbox", SANDBOXES, weight=2)
 def docker_restart(world: World, number: int, _: int) -> bool:
     container = world.container(SANDBOXES[number])
     if container is None:
@@ -103,7 +103,7 @@ def docker_restart(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("wedge", len(SANDBOXES))
+@act("wedge", SANDBOXES)
 def wedge(world: World, number: int, _: int) -> bool:
     """Its init can connect no more."""
     container = world.container(SANDBOXES[number])

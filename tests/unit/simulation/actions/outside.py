@@ -6,7 +6,7 @@ from tests.unit.simulation.actions.table import CALLS, WAITS_S, act
 from tests.unit.simulation.world import World
 
 
-@act("engine", 2)
+@act("engine", ("without live-restore", "with live-restore"))
 def engine_crashes(world: World, live_restore: int, _: int) -> bool:
     if world.engine.away:
         return False
@@ -49,7 +49,7 @@ def wipe_journal(world: World, _: int, __: int) -> bool:
     return True
 
 
-@act("host", 2)
+@act("host", ("", "and the last commits are lost"))
 def power_cut(world: World, commits_lost: int, _: int) -> bool:
     """The machine boots again: no container runs, and the journal may have lost its last commits."""
     world.server_dies()
@@ -63,7 +63,7 @@ def power_cut(world: World, commits_lost: int, _: int) -> bool:
     return True
 
 
-@act("spool", len(CALLS), weight=3)
+@act("spool", CALLS, weight=3)
 def corrupt_tail(world: World, number: int, _: int) -> bool:
     """The disk spoils the last byte of a finished output."""
     row = world.disk.journal.executions.get(CALLS[number])
@@ -74,7 +74,7 @@ def corrupt_tail(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("time", len(WAITS_S), weight=3)
+@act("time", tuple(f"{seconds:g} s" for seconds in WAITS_S), weight=3)
 def wait(world: World, which: int, _: int) -> bool:
     world.pass_time(WAITS_S[which])
     return True

@@ -7,7 +7,7 @@ from tests.unit.simulation.network import Message
 from tests.unit.simulation.world import World
 
 
-@act("sandboxes", len(SANDBOXES), weight=3)
+@act("sandboxes", SANDBOXES, weight=3)
 def create(world: World, number: int, _: int) -> bool:
     """A caller asks for a sandbox (again: it may be one that is gone)."""
     sandbox = SANDBOXES[number]
@@ -17,12 +17,12 @@ def create(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("sandboxes", len(SANDBOXES), weight=3)
+@act("sandboxes", SANDBOXES, weight=3)
 def make(world: World, number: int, _: int) -> bool:
     return bool(world.serve(SANDBOXES[number], lambda server, live: server.make(live)))
 
 
-@act("sandboxes", len(SANDBOXES), weight=3)
+@act("sandboxes", SANDBOXES, weight=3)
 def learn_epoch(world: World, number: int, _: int) -> bool:
     """The caller of a new sandbox learns its epoch."""
     live = world.of_server(SANDBOXES[number])
@@ -32,7 +32,7 @@ def learn_epoch(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("more sandboxes", len(SANDBOXES), weight=3)
+@act("more sandboxes", SANDBOXES, weight=3)
 def make_sandbox(world: World, number: int, _: int) -> bool:
     """All of the above at once: a caller gets a sandbox."""
     sandbox = SANDBOXES[number]
@@ -46,7 +46,7 @@ def make_sandbox(world: World, number: int, _: int) -> bool:
     return True
 
 
-@act("removal", len(SANDBOXES), weight=2)
+@act("removal", SANDBOXES, weight=2)
 def delete(world: World, number: int, _: int) -> bool:
     sandbox = SANDBOXES[number]
     if any(message.key == sandbox and message.verb == "delete" for message in world.network):

@@ -22,7 +22,7 @@ def crash(world: World, _: int, __: int) -> bool:
     return True
 
 
-@act("crash", 6, weight=2)
+@act("crash", [f"after {number} more instructions" for number in range(6)], weight=2)
 def crash_soon(world: World, instructions: int, _: int) -> bool:
     """The server dies in the middle of something: after so many more commits and packets."""
     if world.server is None or world.disk.crash_in is not None:
@@ -31,7 +31,7 @@ def crash_soon(world: World, instructions: int, _: int) -> bool:
     return True
 
 
-@act("crash", 2)
+@act("crash", ("without effect", "with effect"))
 def commit_fails(world: World, effect: int, _: int) -> bool:
     if world.server is None or world.disk.next_commit_fails is not None:
         return False
@@ -39,29 +39,29 @@ def commit_fails(world: World, effect: int, _: int) -> bool:
     return True
 
 
-@act("work", len(SANDBOXES), weight=6)
+@act("work", SANDBOXES, weight=6)
 def server_reads(world: World, number: int, _: int) -> bool:
     return world.serve(SANDBOXES[number], lambda server, live: server.read(live)) is not None
 
 
-@act("work", len(CALLS), weight=3)
+@act("work", CALLS, weight=3)
 def drain(world: World, number: int, _: int) -> bool:
     server, live = world.server, live_execution(world, number)
     return server is not None and live is not None and bool(world._serve(lambda: server.executions.drain(live)))
 
 
-@act("work", len(CALLS), 2, weight=3)
+@act("work", CALLS, ("", "by its second reader"), weight=3)
 def splice(world: World, number: int, reader: int) -> bool:
     live = live_execution(world, number)
     return world.server is not None and live is not None and world.server.executions.splice(live, reader)
 
 
-@act("work", len(SANDBOXES))
+@act("work", SANDBOXES)
 def look(world: World, number: int, _: int) -> bool:
     return bool(world.serve(SANDBOXES[number], lambda server, live: server.look(live)))
 
 
-@act("work", len(SANDBOXES), weight=2)
+@act("work", SANDBOXES, weight=2)
 def finish(world: World, number: int, _: int) -> bool:
     return bool(world.serve(SANDBOXES[number], lambda server, live: server.finish(live)))
 
@@ -71,7 +71,7 @@ def sweep(world: World, _: int, __: int) -> bool:
     return world.server is not None and bool(world._serve(world.server.sweep))
 
 
-@act("confused", len(CALLS), weight=6)
+@act("confused", CALLS, weight=6)
 def send_again(world: World, number: int, _: int) -> bool:
     """A server that is confused sends a run that it has sent before."""
     for link, packet in reversed(world.sent):

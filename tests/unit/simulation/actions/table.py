@@ -5,7 +5,8 @@ Each returns whether it happened: what is not possible just now changes nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tests.unit.simulation.init import Held
 from tests.unit.simulation.network import Message
@@ -15,18 +16,32 @@ from tests.unit.simulation.world import World
 CALLS = ("c0", "c1", "c2", "c3")
 SANDBOXES = ("s0", "s1")
 KEYS = (*CALLS, *SANDBOXES)  # what requests are about
+NO_WORDS = ("",)
+OLDEST_OR_NEWEST = ("", "(the newest request)")
 WAITS_S = (1.0, 40.0, 200.0, 700.0)
 UNFENCED = ("Unauthorized", "Unreachable")  # said of an id that its caller alone could send; so he does not send it again
 
 Action = tuple[str, int, int]
 Act = Callable[[World, int, int], bool]
-GROUPS: dict[str, dict[str, tuple[Act, int, int, int]]] = {}
-"""Fault group → action → (what it does, how many first numbers, how many second ones, weight)."""
 
 
-def act(group: str, first: int = 1, second: int = 1, weight: int = 1) -> Callable[[Act], Act]:
+@dataclass(frozen=True)
+class Entry:
+    """One action. `first` and `second` are the words for its numbers, `weight` how often it is tried beside others."""
+
+    do: Act
+    first: Sequence[str]
+    second: Sequence[str]
+    weight: int
+
+
+GROUPS: dict[str, dict[str, Entry]] = {}
+"""Fault group → action → its entry."""
+
+
+def act(group: str, first: Sequence[str] = NO_WORDS, second: Sequence[str] = NO_WORDS, weight: int = 1) -> Callable[[Act], Act]:
     def enter(do: Act) -> Act:
-        GROUPS.setdefault(group, {})[do.__name__] = (do, first, second, weight)
+        GROUPS.setdefault(group, {})[do.__name__] = Entry(do, first, second, weight)
         return do
 
     return enter
