@@ -14,6 +14,14 @@ from tests.support.server import BUSYBOX, SMALL, Server
 pytest_plugins = ["tests.engine_fixtures"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """When tests run in several processes: those that share what one module's fixture made stay together in one of them."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 (pytest has no public name for it)
+        if any(each.scope == "module" for several in definitions for each in several):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def _client_log_as_it_was() -> Iterator[None]:
     """What a test asks of the client's logger (REMOTE_ENV_DEBUG, the command line) must not outlive it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from remote_env.cli import failures, screen
@@ -28,16 +29,25 @@ def carry_out(
     Raises RemoteEnvError; KeyboardInterrupt for a second signal, when the command may still be running.
     """
     execution = _start(sandbox, command, options, split, as_json)
-    interrupts.cancel_with(lambda: _call_off(execution))
+    left = threading.Event()
+    interrupts.cancel_with(lambda: _call_off(execution, left))
     try:
         if not as_json:
             show_output(execution)
         execution.wait()
     except KeyboardInterrupt:
-        screen.warn(f"left at once; execution {execution.id} was told to end and may take a moment.")
+        left.set()
+        if interrupts.cancelled:
+            screen.warn(f"left at once; execution {execution.id} was told to end and may take a moment.")
+        else:
+            screen.warn(f"left at once; execution {execution.id} may go on: `remote-env kill {execution.id}` ends it.")
         raise
     except BrokenPipeError:
         _cancel(execution)  # whoever read its output has gone
+        raise
+    except screen.NotWritten:
+        _cancel(execution)
+        screen.warn(f"execution {execution.id} was cancelled: its output could not be written here.")
         raise
     interrupts.settle()
     execution.wait()
@@ -105,15 +115,24 @@ def read_stdin() -> bytes:
     return data
 
 
-def _call_off(execution: Execution) -> None:
+def _call_off(execution: Execution, left: threading.Event) -> None:
+    """`left` is set by a caller who does not wait for this any more, and has told so."""
     hint = "; Ctrl-C again leaves without waiting for its end" if sys.stdin.isatty() else ""
     newline = "\n" if sys.stdin.isatty() else ""  # after the terminal's ^C
     screen.note(f"{newline}cancelling the command{hint}")
-    _cancel(execution)
+    try:
+        execution.cancel()
+    except RemoteEnvError as error:
+        if not left.is_set():
+            _tell_uncancelled(error)
 
 
 def _cancel(execution: Execution) -> None:
     try:
         execution.cancel()
     except RemoteEnvError as error:
-        screen.warn(f"it could not be cancelled: {error}")
+        _tell_uncancelled(error)
+
+
+def _tell_uncancelled(error: RemoteEnvError) -> None:
+    screen.warn(f"it could not be cancelled: {error}")

@@ -34,6 +34,11 @@ class Interrupts:
             self._canceller.join()
 
     @property
+    def cancelled(self) -> bool:
+        """Whether the cancel was answered, or has failed."""
+        return self._canceller is not None and not self._canceller.is_alive()
+
+    @property
     def exit_code(self) -> int:
         return 128 + (self.signal or signal.SIGINT)
 

@@ -154,7 +154,7 @@ def test_command_is_lost_with_its_killed_container(client: Client, sandbox: Sand
     execution.wait()
     assert outcome(execution) == Outcome(kind="lost", reason="sandbox_died", ran=True)
     assert (execution.returncode, execution.text) == (-1, "begun\n")
-    assert sandbox.refresh().record.state == "dead"
+    until(lambda: sandbox.refresh().record.state == "dead", "the sandbox is told as dead")
     with pytest.raises(SandboxGone):
         sandbox.run("true")
 
@@ -172,7 +172,7 @@ def test_restarted_container_is_another_one(sandbox: Sandbox) -> None:
     begun(execution)
     docker("restart", "-t", "0", str(sandbox.container_id))
     assert outcome(execution.wait()).kind == "lost"
-    assert sandbox.refresh().record.state == "dead"
+    until(lambda: sandbox.refresh().record.state == "dead", "the sandbox is told as dead")
     until(lambda: not docker("ps", "-aq", "--filter", f"id={sandbox.container_id}"), "the restarted container is removed")
 
 

@@ -158,8 +158,8 @@ def test_sandbox_whose_lease_is_over_is_removed(http: Http) -> None:
 
 
 def test_running_command_holds_the_lease_and_lets_go_with_its_end(http: Http) -> None:
-    sandbox = create(http, lease_s=0.5)
-    bystander = create(http, lease_s=0.5)
+    sandbox = create(http, lease_s=3)
+    bystander = create(http, lease_s=3)
     start(http, sandbox, "while [ ! -e /go ]; do sleep 0.05; done")
     until(lambda: not exists(bystander["container_id"]), "a lease of the same length is over")
     assert running(sandbox["container_id"])
@@ -168,7 +168,7 @@ def test_running_command_holds_the_lease_and_lets_go_with_its_end(http: Http) ->
 
 
 def test_running_command_does_not_hold_the_lease_of_a_run_that_asked_for_kill(http: Http) -> None:
-    sandbox = create(http, lease_s=0.5, on_lease_end="kill")
+    sandbox = create(http, lease_s=3, on_lease_end="kill")
     eid = start(http, sandbox, "echo begun; sleep 300", grace_s=0)
     until(lambda: not exists(sandbox["container_id"]), "the container is removed")
     ended = http("GET", f"/v1/executions/{eid}?wait=20", epoch=sandbox["epoch"]).json()

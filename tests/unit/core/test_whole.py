@@ -42,7 +42,7 @@ def test_a_database_that_is_cut_anywhere_is_refused_with_a_sentence(path: Path, 
     size = path.stat().st_size
     with open(path, "r+b") as file:
         file.truncate(kept if kept > 0 else size + kept)
-    with pytest.raises(JournalError, match="is cut short, [0-9]+ bytes are missing; put a copy of it back"):
+    with pytest.raises(JournalError, match=r"is cut short, [0-9]+ bytes are missing; put a copy of it back"):
         Journal(path)
 
 
