@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         Unauthorized,
         Unreachable,
     )
+    from remote_env.events import Accepted, Ended, Gap, OutputPiece, Started
+    from remote_env.eventstream import EventStream
     from remote_env.execution import Execution
     from remote_env.idempotency import ReadCommands
     from remote_env.link import Link, LinkSnapshot
@@ -48,13 +50,17 @@ if TYPE_CHECKING:
     from remote_env.timings import Timings
 
 __all__ = [
+    "Accepted",
     "AnswerMismatch",
     "Client",
     "CommandFailed",
     "CommandLost",
     "CommandNotDelivered",
+    "Ended",
     "EpochChanged",
+    "EventStream",
     "Execution",
+    "Gap",
     "IdConflict",
     "ImageNotFound",
     "InvalidSpec",
@@ -66,6 +72,7 @@ __all__ = [
     "NotRunError",
     "OutcomeUnknownError",
     "OutputIncomplete",
+    "OutputPiece",
     "ProtocolMismatch",
     "ReadCommands",
     "RemoteDockerEnvironment",
@@ -74,6 +81,7 @@ __all__ = [
     "SandboxGone",
     "SandboxNotCreated",
     "ServerBusy",
+    "Started",
     "Timings",
     "Unauthorized",
     "Unreachable",
@@ -104,6 +112,12 @@ _HOMES = {
     "ServerBusy": "errors",
     "Unauthorized": "errors",
     "Unreachable": "errors",
+    "Accepted": "events",
+    "Ended": "events",
+    "Gap": "events",
+    "OutputPiece": "events",
+    "Started": "events",
+    "EventStream": "eventstream",
     "Execution": "execution",
     "ReadCommands": "idempotency",
     "Link": "link",

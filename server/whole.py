@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+_MAGIC = b"SQLite format 3\0"
 _HEADER = 100  # bytes at the beginning of the database
 _LOG_HEADER, _FRAME_HEADER = 32, 24  # bytes of the write-ahead log
 
@@ -22,7 +23,7 @@ def missing_bytes(path: Path) -> int:
             size = file.seek(0, 2)
     except FileNotFoundError:
         return 0
-    if not header:
+    if not header or not header.startswith(_MAGIC[: len(header)]):  # nothing there, or something that is no database
         return 0
     if len(header) < _HEADER:
         return _HEADER - len(header)
@@ -30,8 +31,9 @@ def missing_bytes(path: Path) -> int:
     page_size = 65536 if page_size == 1 else page_size
     if not page_size or pages * page_size <= size:
         return 0
-    missing = set(range(size // page_size + 1, pages + 1)) - _pages_in(path.with_name(path.name + "-wal"), page_size)
-    return len(missing) * page_size
+    there = size // page_size  # pages
+    in_log = sum(there < number <= pages for number in _pages_in(path.with_name(path.name + "-wal"), page_size))
+    return (pages - there - in_log) * page_size
 
 
 def _pages_in(log: Path, page_size: int) -> set[int]:

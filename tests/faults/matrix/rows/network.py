@@ -80,8 +80,8 @@ def answers_lost(arena: Arena) -> None:
 
 
 @row(
-    "blackhole-stays", "black hole that stays", "iptables DROP both ways until every call has given up; then each result is asked for by its id", "network",
-    allows=("unknown",),
+    "blackhole-stays", "black hole that stays",
+    "iptables DROP both ways until every call has given up; then each result is asked for by its id", "network", allows=("unknown",),
 )  # fmt: skip
 def blackhole_stays(arena: Arena) -> None:
     timings = dataclasses.replace(arena.timings, reconnect_budget_s=40 * arena.scale)
