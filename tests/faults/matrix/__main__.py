@@ -24,8 +24,13 @@ def main() -> int:
     if unknown:
         print(f"no such row: {', '.join(unknown)} (see --list)", file=sys.stderr)
         return 2
-    chosen = [ROWS[name] for name in options.rows] or [each for each in ROWS.values() if options.part in (None, each.part)]
     report = Report(options.out)
+    if options.merge:
+        for directory in options.merge:
+            report.take_over(Report(directory))
+        report.write()
+        return 0
+    chosen = [ROWS[name] for name in options.rows] or [each for each in ROWS.values() if options.part in (None, each.part)]
     held = True
     for each in chosen:
         for subject in _subjects(each, options):

@@ -77,11 +77,19 @@ class Report:
     def add(self, row: Row, verdict: Verdict) -> None:
         self.figures[f"{row.name}/{verdict.subject}"] = asdict(verdict)
 
+    def take_over(self, other: Report) -> None:
+        """Another run's figures, in place of those that are here for the same rows."""
+        self.figures.update(other.figures)
+
     def write(self) -> None:
+        """Beside a README with the two marks, its summary is renewed as well."""
         self._json.parent.mkdir(parents=True, exist_ok=True)
         known = {key: figures for key, figures in self.figures.items() if figures["row"] in ROWS}
         self._json.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
         self._markdown.write_text(self.markdown())
+        readme = self._markdown.parent.parent / "README.md"
+        if readme.exists():
+            readme.write_text(put_summary(readme.read_text(), self.summary()))
 
     def of(self, row: Row, subject: str) -> dict[str, Any] | None:
         return self.figures.get(f"{row.name}/{subject}")
@@ -117,7 +125,7 @@ class Report:
             assert figures is not None
             how = "; ".join([row.injected, *figures["notes"]])
             bound = f"{3 / figures['commands']:.1g}" if not _failures(figures) else "–"
-            lines.append(f"| {row.title} (`{row.name}`) | {how} | {_figures([figures])} | {bound} |")
+            lines.append(f"| {_sentence(row.title)} (`{row.name}`) | {how} | {_figures([figures])} | {bound} |")
         return lines
 
     def _others(self) -> list[str]:
@@ -133,8 +141,12 @@ class Report:
         for row in rows:
             for subject, words in SUBJECTS.items():
                 if figures := self.of(row, subject):
-                    lines.append(f"| {row.title} | {words} | {_figures([figures], orphans=None)} |")
+                    lines.append(f"| {_sentence(row.title)} | {words} | {_figures([figures], orphans=None)} |")
         return lines
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _failures(figures: dict[str, Any]) -> int:

@@ -104,9 +104,7 @@ def _ended(command: Command, execution: Execution) -> Call:
     outcome = execution.outcome
     assert outcome is not None
     if outcome.kind == "lost":
-        return Call(
-            command, Fate.LOST, f"lost: {outcome.reason}", output=execution.text, execution_id=execution.id, outcome=outcome.kind
-        )
+        return Call(command, Fate.LOST, f"lost: {outcome.reason}", output=execution.text, execution_id=execution.id, outcome=outcome.kind)
     if outcome.kind == "not_run" or outcome.ran is False:
         return Call(command, Fate.NOT_RUN, f"{outcome.kind}: {outcome.reason}", execution_id=execution.id, outcome=outcome.kind)
     return Call(

@@ -82,18 +82,20 @@ class Call:
     @property
     def cut_off(self) -> bool:
         """A result that says that the disk was full: the right exit code, a true beginning of the output, its true total."""
-        return self.fate is Fate.RESULT and self.truncated == "disk_full" and any(
-            right.output.startswith(self.output or "")
-            and (self.returncode, self.outcome, self.total_bytes) == (right.returncode, right.outcome, len(right.output.encode()))
-            for right in self.command.right
+        return (
+            self.fate is Fate.RESULT
+            and self.truncated == "disk_full"
+            and any(
+                right.output.startswith(self.output or "")
+                and (self.returncode, self.outcome, self.total_bytes) == (right.returncode, right.outcome, len(right.output.encode()))
+                for right in self.command.right
+            )
         )
 
     @property
     def exact(self) -> bool:
         """A result, and the right one (or one of the right ones)."""
-        return self.fate is Fate.RESULT and any(
-            right.fits(self.returncode, self.output, self.outcome) for right in self.command.right
-        )
+        return self.fate is Fate.RESULT and any(right.fits(self.returncode, self.output, self.outcome) for right in self.command.right)
 
     @property
     def stillborn(self) -> bool:

@@ -20,7 +20,7 @@ def path(tmp_path: Path) -> Path:
 def filled(path: Path) -> Journal:
     journal = Journal(path)
     journal.add_sandbox(sandbox_row())
-    for number in range(1, 200):
+    for number in range(1, 100):  # fewer than make SQLite move its log into the database by itself
         journal.accept(execution_row(f"execution-{number}", number))
     return journal
 
@@ -56,5 +56,5 @@ def test_a_checkpoint_that_was_interrupted_is_made_good_by_the_log(path: Path, t
     copy.write_bytes(path.read_bytes()[:8192])
     assert missing_bytes(copy) == 0
     found = Journal(copy)
-    assert found.highest_number("sandbox-1") == 199
+    assert found.highest_number("sandbox-1") == 99
     found.close()
