@@ -27,7 +27,7 @@ def missing_bytes(path: Path) -> int:
         return 0
     if len(header) < _HEADER:
         return _HEADER - len(header)
-    page_size, pages = struct.unpack_from(">H", header, 16)[0], struct.unpack_from(">I", header, 28)[0]
+    page_size, pages = int(struct.unpack_from(">H", header, 16)[0]), int(struct.unpack_from(">I", header, 28)[0])
     page_size = 65536 if page_size == 1 else page_size
     if not page_size or pages * page_size <= size:
         return 0

@@ -97,7 +97,7 @@ def journal_eio(arena: Arena) -> None:
     arena.server_options += ["--sweep-every", "1s"]  # the journal's log is emptied then, with fsync
 
     def hurt() -> None:
-        for _ in range(2 if arena.short else 5):
+        for _ in range(1 if arena.short else 5):
             seen = restarts(arena)
             fail_once(arena, unlucky, "writes")
             until_restart(arena, seen)
