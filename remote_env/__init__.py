@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SandboxGone,
         SandboxNotCreated,
         ServerBusy,
+        SignalNotSent,
         Unauthorized,
         Unreachable,
     )
@@ -81,6 +82,7 @@ __all__ = [
     "SandboxGone",
     "SandboxNotCreated",
     "ServerBusy",
+    "SignalNotSent",
     "Started",
     "Timings",
     "Unauthorized",
@@ -110,6 +112,7 @@ _HOMES = {
     "SandboxGone": "errors",
     "SandboxNotCreated": "errors",
     "ServerBusy": "errors",
+    "SignalNotSent": "errors",
     "Unauthorized": "errors",
     "Unreachable": "errors",
     "Accepted": "events",

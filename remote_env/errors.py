@@ -13,6 +13,7 @@ RemoteEnvError
 │   └── EpochChanged            the sandbox was restarted or the server knows nothing of it any more
 ├── CommandFailed           it ran and ended otherwise than with exit code 0 (only where check=True asked for it)
 ├── CommandLost             it ran or may have run; container, host, engine or journal died under it
+├── SignalNotSent           the signal was not sent; the command goes on as it was
 ├── SandboxGone             the sandbox was removed or died; make a new one
 ├── OutputIncomplete        its result is known, its output could not be fetched whole
 ├── MisuseError             the caller's mistake; nothing was run
@@ -88,6 +89,11 @@ class CommandFailed(RemoteEnvError):
 class CommandLost(RemoteEnvError):
     """The command ran or may have run, and container, host, engine or journal died under it. There is no result and
     never will be. `error.execution_id` has the output so far. Running it again is the caller's decision."""
+
+
+class SignalNotSent(RemoteEnvError):
+    """The signal was not sent: the command has not started yet, or its sandbox cannot be reached just now. It goes on as it
+    was, and its result is not affected. Call `signal` again, or `cancel()`, which is kept until it can be delivered."""
 
 
 class SandboxGone(RemoteEnvError):

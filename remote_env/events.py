@@ -127,7 +127,7 @@ def decode(message: Message) -> WireEvent | None:
         return None
     try:
         return read(json.loads(message.data), message)
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError, binascii.Error) as error:
         raise Garbled(f"event {message.event!r}: {type(error).__name__}") from error
 
 

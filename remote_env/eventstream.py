@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,8 @@ class EventStream:
         record = execution.record
         self._about = About(record.id, record.sandbox_id, record.epoch)
         self._epoch_header = {EPOCH_HEADER: record.epoch}
-        self._machine = Stream(record, start=_offsets(from_, record), timings=self._transport.timings, note=self._note)
+        # Nothing here refers back to this: a stream that is dropped half-read is gone, with its connection, at once.
+        self._machine = Stream(record, start=_offsets(from_, record), timings=self._transport.timings, note=partial(_note, self._about))
         self._pending: deque[Event | RemoteEnvError] = deque()
         self._next: Open | Read | Fetch | Ask | None = None
         self._begun = False
@@ -63,6 +65,7 @@ class EventStream:
         self._passed: dict[str, int] = {}  # stream → where what was had of it ends
         self._reply: StreamedReply | None = None
         self._parser = SseParser()
+        self._heard_at = 0.0  # when it last brought some of an event
         self._trusted = False  # whether the headers of the connection that stands were looked at
         self._lock = threading.Lock()  # guards _reply against those who interrupt it
         self._reading = threading.Lock()  # held by the thread that is in __next__
@@ -213,7 +216,8 @@ class EventStream:
         except (NotSent, MaybeSent) as error:
             return Broke(time.monotonic(), str(error))
         self._parser, self._trusted = SseParser(), False
-        return Heard(time.monotonic(), ())
+        self._heard_at = time.monotonic()
+        return Heard(self._heard_at, ())
 
     def _require_events(self, reply: StreamedReply, body: bytes) -> None:
         """Lets pass what is the events of this execution, as far as its headers tell. Raises as `Exchange.require_ours`."""
@@ -232,11 +236,18 @@ class EventStream:
                 # Not before a byte of the body is here: the library takes headers that were cut off for whole ones.
                 self._require_events(reply, b"")
                 self._trusted = True
-            events = [event for message in self._parser.feed(data) if (event := decode(message)) is not None]
+            messages = self._parser.feed(data)
+            events = [event for message in messages if (event := decode(message)) is not None]
         except StreamBroken as broken:
             return Broke(time.monotonic(), str(broken), broken.silent)
         except (BrokenAnswer, Garbled) as error:
             return Broke(time.monotonic(), str(error))
+        now = time.monotonic()
+        if messages or self._parser.begun:
+            self._heard_at = now
+        elif now - self._heard_at > self._transport.timings.stream_silence_s:
+            # Comments are a proxy's way to keep a connection alive whose other half is dead.
+            return Broke(now, "nothing but comments has come for too long", silent=True)
         trace("stream", "execution %s: %d bytes, %d events", self._about.execution_id, len(data), len(events))
         for event in events:
             wrong = self._wrong(event)
@@ -288,9 +299,10 @@ class EventStream:
     def _ids(self) -> tuple[str, str]:
         return self.execution.id, self.execution.sandbox_id
 
-    def _note(self, sentence: str) -> None:
-        log.info("execution %s in sandbox %s: %s", *self._ids, sentence)
-        trace("stream", "execution %s: %s", self._about.execution_id, sentence)
+
+def _note(about: About, sentence: str) -> None:
+    log.info("execution %s in sandbox %s: %s", about.execution_id, about.sandbox_id, sentence)
+    trace("stream", "execution %s: %s", about.execution_id, sentence)
 
 
 def _offsets(from_: str | int, record: protocol.Execution) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from remote_env import protocol
 from remote_env.correlation import About
 from remote_env.courier import Courier
-from remote_env.errors import InvalidSpec
+from remote_env.errors import InvalidSpec, SignalNotSent
 from remote_env.events import OutputPiece, StreamName
 from remote_env.eventstream import EventStream
 from remote_env.exchange import JSON_BODY, Refused, dump
@@ -142,16 +142,21 @@ class Execution:
         return self._take(self._ask("POST", "/cancel"))
 
     def signal(self, number: int) -> Execution:
-        """Sends the signal to the command's process group; nothing where it is over. Raises Unreachable,
-        OutcomeUnknownError (the signal may have been sent)."""
+        """Sends the signal to the command's process group; nothing where it is over. Raises SignalNotSent (it has not started,
+        or cannot be reached just now), Unreachable, OutcomeUnknownError (the signal may have been sent)."""
         path = f"/v1/executions/{self.id}/signal"
         headers = {EPOCH_HEADER: self.epoch, **JSON_BODY}
         try:
             return self._take(self._client.once(protocol.Execution, path, dump(SignalRequest(signal=number)), headers, self._about))
         except Refused as refusal:
-            if refusal.problem.code == "wrong_state":
-                return self.refresh()
-            raise self._refused(refusal) from refusal
+            if refusal.problem.code != "wrong_state":
+                raise self._refused(refusal) from refusal
+            if self.refresh().over:
+                return self
+            raise SignalNotSent(
+                f"Signal {number} was not sent: {refusal.problem.detail}. Nothing has changed; it may be sent again.",
+                execution_id=self.id, sandbox_id=self.sandbox_id,
+            ) from refusal  # fmt: skip
 
     def _ask(self, method: str, action: str) -> protocol.Execution:
         try:

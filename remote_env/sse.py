@@ -34,7 +34,8 @@ class SseParser:
     def __init__(self, limit: int = MESSAGE_LIMIT) -> None:
         self._limit = limit
         self._parts: list[bytes] = []  # of the line that has begun
-        self._size = 0  # bytes of the event that has begun
+        self._line_size = 0
+        self._size = 0  # bytes of the event that has begun: of its whole lines
         self._after_cr = False  # a LF that comes next belongs to the CR before it
         self._first_line = True
         self._event = ""
@@ -43,6 +44,11 @@ class SseParser:
         self._own_id: str | None = None  # of the event that has begun
         self._check: bytes | None = None
         self._checked = False  # whether events of this connection carry checksums
+
+    @property
+    def begun(self) -> bool:
+        """Whether an event is on its way: something other than a comment has come since the last one."""
+        return self._size > 0 or (self._line_size > 0 and not self._parts[0].startswith(b":"))
 
     def feed(self, chunk: bytes) -> list[Message]:
         """The events that are whole with this chunk. Raises Garbled; the parser is of no use after that."""
@@ -54,12 +60,15 @@ class SseParser:
             chunk = chunk[1:]
         for part in chunk.splitlines(keepends=True):
             self._parts.append(part)
-            self._size += len(part)
-            if self._size > self._limit:
+            self._line_size += len(part)
+            if self._size + self._line_size > self._limit:
                 raise Garbled(f"an event of more than {self._limit} bytes")
             if part.endswith((b"\n", b"\r")):
                 line = b"".join(self._parts).rstrip(b"\r\n")
+                if not line.startswith(b":"):
+                    self._size += self._line_size
                 self._parts.clear()
+                self._line_size = 0
                 message = self._take_line(line)
                 if message is not None:
                     messages.append(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from http.client import HTTPException
 from typing import Any
@@ -24,18 +25,24 @@ class StreamBroken(Exception):
 
 
 class StreamedReply:
-    """Status and headers, and the body piece by piece. One thread reads and closes it; others may interrupt it."""
+    """Status and headers, and the body piece by piece. One thread reads and closes it; others may interrupt it.
+
+    It is of the process that asked for it. In a forked child it is broken: what the child read would be missing in the parent.
+    """
 
     def __init__(self, response: requests.Response, stats: Stats) -> None:
         self.status = response.status_code
         self.headers: CaseInsensitiveDict[str] = response.headers
         self._response = response
         self._stats = stats
+        self._pid = os.getpid()
         # The standard library's own response: it gives what has come, where urllib3's waits until it has as much as asked for.
         self._body: Any = response.raw._original_response
 
     def read(self) -> bytes:
         """What has come since, waiting for at least one byte; b"" at the end of the answer. Raises StreamBroken."""
+        if os.getpid() != self._pid:
+            raise StreamBroken("this process was forked, and the connection is its parent's", silent=False)
         try:
             data: bytes = self._body.read1(_READ_BYTES)
         except (HTTPException, HTTPError, OSError, ValueError) as error:  # the last: interrupted before it began to read
@@ -53,7 +60,7 @@ class StreamedReply:
     def interrupt(self) -> None:
         """Wakes whoever reads. Below TLS on purpose: SSLSocket.shutdown() is not safe beside a reader."""
         reader = getattr(self._body.fp, "raw", None)
-        if reader is not None:
+        if reader is not None and os.getpid() == self._pid:
             try:
                 socket.socket.shutdown(reader._sock, socket.SHUT_RDWR)
             except (OSError, AttributeError):

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import hmac
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,14 +15,14 @@ from server import messages
 from server.descriptors import close_all
 from server.failpoints import failpoint
 from server.journal import ExecutionRow, Journal
-from server.link import Link
 from server.live import LiveExecution, LiveSandbox
 from server.machines import execution as rules
-from server.messages import Ended, Ending, EndingFlag, EndingKind, Run, RunFlag, Stale, Started
+from server.messages import Ended, Ending, EndingFlag, EndingKind, Stale, Started
 from server.metrics import Metrics
 from server.outcomes import outcome_of
 from server.output import FACTS, LiveOutput
 from server.problems import ProblemError
+from server.runs import run_message
 from server.spool import MERGED, SPLIT, Spool
 from server.waits import Bell, WaitRoom
 
@@ -31,6 +30,7 @@ log = logging.getLogger("server.executions")
 
 _WIPE_S = 1.0  # seconds after the start within which secrets leave the journal
 _DEADLINE_MARGIN_S = 30.0  # beyond timeout and grace, within which an execution's ending must have come
+_PURGE_STEP = 200  # executions whose output goes before others get their turn
 
 
 class Executions:
@@ -72,15 +72,15 @@ class Executions:
             raise ProblemError("invalid", detail, id=spec.id)
         secrets = spec.model_dump(include={"env", "stdin", "stdin_base64"}, exclude_defaults=True) or None
         public = spec.model_dump(mode="json", exclude={"id", "env", "stdin", "stdin_base64"}, exclude_defaults=True)
-        return self._accept(sandbox, spec.id, "run", public, self.spec_hash(spec), secrets)
+        return self._accept(sandbox, spec.id, "run", public, self.spec_hash(spec), secrets, spec)
 
     def fence(self, sandbox: LiveSandbox, execution_id: str) -> LiveExecution:
         """Abandon an id that is unknown here: a request like a run, that takes a number and never runs (FENCE)."""
-        return self._accept(sandbox, execution_id, "fence", None, None, None)
+        return self._accept(sandbox, execution_id, "fence", None, None, None, None)
 
     def _accept(
         self, sandbox: LiveSandbox, execution_id: str, kind: Literal["run", "fence"], spec: dict[str, Any] | None,
-        spec_hash: bytes | None, secrets: dict[str, Any] | None,
+        spec_hash: bytes | None, secrets: dict[str, Any] | None, request: ExecutionSpec | None,
     ) -> LiveExecution:  # fmt: skip
         assert sandbox.epoch is not None
         now = time.time()
@@ -95,6 +95,7 @@ class Executions:
             raise ProblemError("commit_failed", f"whether {execution_id} was accepted is unknown: {error}", id=execution_id) from error
         sandbox.highest = row.number
         live = self._make(sandbox, row)
+        live.request = request
         self._metrics.execution_accepted()
         self.pump(sandbox)
         return live
@@ -141,35 +142,12 @@ class Executions:
 
     def _send_run(self, live: LiveExecution) -> None:
         link = live.sandbox.link
-        run, stdin = self._run_message(live)
+        spec = live.request or ExecutionSpec.model_validate({"id": live.id, **(live.spec or {}), **(live.secrets or {})})
+        run, stdin = run_message(spec, live.number, live.sandbox.spec)
         if link is None or not link.send_run(run, stdin):
             self.apply(live, rules.NotSent())
         else:
             failpoint("after_send")
-
-    def _run_message(self, live: LiveExecution) -> tuple[Run, bytes | None]:
-        sandbox = live.sandbox
-        spec = ExecutionSpec.model_validate({"id": live.id, **(live.spec or {}), **(live.secrets or {})})
-        flags = RunFlag.MAKE_WORKDIR if spec.make_workdir else RunFlag(0)
-        if spec.streams == "split":
-            flags |= RunFlag.SPLIT
-        argv: tuple[str, ...]
-        if spec.argv is not None:
-            argv = spec.argv
-        else:
-            assert spec.command is not None
-            argv = (spec.shell or "bash", "-lc" if spec.login else "-c", spec.command)
-            if spec.shell is None:
-                flags |= RunFlag.SHELL
-        stdin = spec.stdin_bytes()
-        if stdin is not None:
-            flags |= RunFlag.STDIN
-        run = Run(
-            number=live.number, id=live.id, argv=argv, env=tuple(f"{name}={value}" for name, value in spec.env.items()),
-            user=spec.user or sandbox.spec.get("user") or "", workdir=spec.workdir or sandbox.spec.get("workdir") or "/",
-            flags=flags, timeout_ms=_ms(spec.timeout_s), idle_timeout_ms=_ms(spec.idle_timeout_s), grace_ms=_ms(spec.grace_s),
-        )  # fmt: skip
-        return run, stdin
 
     # ---------------------------------------------------------------------------------------- from the init
 
@@ -250,6 +228,7 @@ class Executions:
 
     def _attach(self, live: LiveExecution, from_nothing: bool) -> None:
         live.moved.ring()  # it has started, or was taken up again
+        live.request = None
         for output in live.outputs:
             output.detach()
             if from_nothing:
@@ -369,8 +348,20 @@ class Executions:
         await self._settle_output(live, self._drain_grace_s)
         self.apply(live, rules.SandboxOver(reason))
 
-    def send_signal(self, live: LiveExecution, link: Link, signum: int) -> None:
-        link.send(messages.signal(live.id, signum))
+    def send_signal(self, live: LiveExecution, signum: int) -> bool:
+        """False: it does not run, or there is no link to its init just now."""
+        if not live.hears_signals:
+            return False
+        assert live.sandbox.link is not None
+        live.sandbox.link.send(messages.signal(live.id, signum))
+        return True
+
+    async def purge(self, sandbox_id: str) -> None:
+        """Drop the output of a sandbox's ended executions now; the rows stay (KEEP)."""
+        for count, execution_id in enumerate(self._journal.kept(sandbox_id), 1):
+            self._spool.remove(execution_id)
+            if count % _PURGE_STEP == 0:
+                await asyncio.sleep(0)
 
     def _wipe_soon(self, live: LiveExecution) -> None:
         """It has started, so its environment and stdin are of no more use here."""
@@ -390,7 +381,3 @@ class Executions:
             self._wipe_timer.cancel()
         if self._to_wipe:
             self._wipe()
-
-
-def _ms(seconds: float | None) -> int:
-    return 0 if seconds is None else math.ceil(seconds * 1000)

@@ -254,6 +254,11 @@ class Journal:
         query = f"SELECT {_SANDBOX_COLUMNS} FROM sandboxes{where} ORDER BY created_at DESC LIMIT ?"
         return [_sandbox(row) for row in self._read(query, (*values, limit))]
 
+    def gone_since(self, run_id: str, since: float) -> dict[str, str]:
+        """The run's sandboxes that were over after that time, each with the reason: asked with every heartbeat."""
+        query = "SELECT id, coalesce(reason, state) FROM sandboxes WHERE run_id = ? AND ended_at > ?"
+        return dict(self._read(query, (run_id, since)))
+
     # ------------------------------------------------------------------------------------------- executions
 
     def accept(self, row: ExecutionRow) -> None:
@@ -325,6 +330,11 @@ class Journal:
             "WHERE s.ended_at < ? AND e.ended_at IS NOT NULL AND e.expired = 0 LIMIT ?"
         )
         return [str(row[0]) for row in self._read(query, (ended_before, limit))]
+
+    def kept(self, sid: str) -> list[str]:
+        """Ids of a sandbox's ended executions that are not expired."""
+        query = "SELECT id FROM executions INDEXED BY executions_kept WHERE sandbox_id = ? AND ended_at IS NOT NULL AND expired = 0"
+        return [str(row[0]) for row in self._read(query, (sid,))]
 
     def expire(self, ids: list[str]) -> None:
         """Leave of each row what answers 410, not 404, for ever (KEEP)."""

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from remote_env.protocol import ExecutionSpec
 from server.link import Link, Listener
 from server.machines import execution as execution_rules
 from server.machines import sandbox as sandbox_rules
@@ -31,8 +32,9 @@ class LiveExecution:
     deadline: float  # on the loop's clock: when its own timeout must have ended it
     outputs: tuple[LiveOutput, ...]  # one that is merged, or stdout and stderr
     ended: Bell
-    moved: Bell  # output came, on whichever stream
+    moved: Bell  # it has started, output came on whichever stream, its link came back, or it has ended
     limit_s: float = 0.0  # from its start to that deadline
+    request: ExecutionSpec | None = None  # as it came to this server, until it has started
     handed_over: tuple[int, ...] = ()  # read ends that came with the message now being handled, one for each output
     ending: Ending | None = None
     started_at: float | None = None
@@ -41,6 +43,11 @@ class LiveExecution:
     drain: asyncio.Task[None] | None = None
     final: dict[str, Any] | None = None
     ended_at: float | None = None
+
+    @property
+    def hears_signals(self) -> bool:
+        """Whether it runs and its init can be told something."""
+        return self.machine.state is execution_rules.State.RUNNING and self.sandbox.link is not None
 
     @property
     def total_bytes(self) -> int:

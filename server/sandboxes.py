@@ -10,33 +10,30 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from remote_env.protocol import SandboxSpec
-from server.engine import Container, Engine, EngineError, Image, Limits
+from server.endings import Endings
+from server.engine import Engine, EngineError, Image, Limits
 from server.executions import Executions
 from server.failpoints import failpoint
 from server.hellos import SandboxLink
+from server.images import Images
 from server.initbuild import InitUnavailable, init_path
 from server.journal import Journal, SandboxRow
 from server.link import Listener
 from server.live import LiveSandbox
-from server.machines import execution as execution_rules
 from server.machines import sandbox as rules
 from server.machines.sandbox import Happening, State
 from server.messages import LINK_VERSION
 from server.settings import Settings
-from server.spool import Spool
 from server.waits import Bell, WaitRoom
 
 log = logging.getLogger("server.sandboxes")
 
 _FIRST_HELLO_S = 30.0  # seconds for the init to connect after its container has started
-_PULL_LOG_S = 5.0  # seconds between lines of the log about one pull
 _HELLO_LOOK_S = 1.0  # seconds between looks whether that container still runs
 _FAIL_S = 5.0  # seconds for what there is of a sandbox that cannot be made to go, before its maker is told
-_LAST_WORDS_S = 5.0  # seconds for a link to end after its container was removed
 _REHELLO_S = 2.0  # seconds for an init to come back before a removal that a restart interrupted goes on
-_RETRY_S = (0.05, 10.0)  # seconds between looks at a container without a link, first and most
+_LOOK_S = (0.05, 10.0)  # seconds between looks at a container without a link, first and most
 _STOP_S = 60.0  # seconds for a stopping server to remove its sandboxes; an engine that hangs must not hold it for ever
-_ENGINE_BREAK_S = 1.0  # seconds in which an engine that stops its containers goes away itself
 
 
 class CreationFailed(Exception):
@@ -52,24 +49,22 @@ class Sandboxes:
     """
 
     def __init__(
-        self, *, settings: Settings, journal: Journal, engine: Engine, executions: Executions, spool: Spool, room: WaitRoom,
-        directory: Path, engine_broke: Callable[[float], Awaitable[bool]], on_fatal: Callable[[BaseException], None],
+        self, *, settings: Settings, journal: Journal, engine: Engine, executions: Executions, room: WaitRoom, directory: Path,
+        engine_broke: Callable[[float], Awaitable[bool]], on_fatal: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self.live: dict[str, LiveSandbox] = {}
         self._settings = settings
         self._journal = journal
         self._engine = engine
         self._executions = executions
-        self._spool = spool
         self._room = room
         self._directory = directory
-        self._engine_broke = engine_broke
+        self._images = Images(engine, settings.pull_timeout_s)
+        self._endings = Endings(engine, executions, engine_broke)
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: set[str] = set()
-        self._pulls: dict[str, asyncio.Task[None]] = {}
-        self._pulling: set[str] = set()  # the sandboxes that wait for a pull
         self.stopping = False
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
@@ -101,7 +96,7 @@ class Sandboxes:
 
     async def _create(self, sandbox: LiveSandbox, spec: SandboxSpec) -> None:
         try:
-            image = await self._image(sandbox, spec)
+            image = await self._images.get(sandbox, spec)
             await self._make(sandbox, spec, image)
             log.info("sandbox running", extra={"sandbox_id": sandbox.id, "image": spec.image, "elapsed_s": _since(sandbox)})
         except (EngineError, OSError, CreationFailed, asyncio.CancelledError) as error:
@@ -114,43 +109,6 @@ class Sandboxes:
         finally:
             sandbox.progress = None
             sandbox.changed.ring()
-
-    async def _image(self, sandbox: LiveSandbox, spec: SandboxSpec) -> Image:
-        if spec.pull != "always":
-            try:
-                return await self._engine.image(spec.image)
-            except EngineError as error:
-                if spec.pull == "never" or error.code != "image_not_found":
-                    raise
-        log.info("pulling image", extra={"sandbox_id": sandbox.id, "image": spec.image})
-        await self._pull(sandbox, spec)
-        return await self._engine.image(spec.image)
-
-    async def _pull(self, sandbox: LiveSandbox, spec: SandboxSpec) -> None:
-        """Pull once for however many wait for the same image."""
-        key = f"{spec.image} {spec.platform}"
-        task = self._pulls.get(key)
-        told = self._loop.time()
-
-        def progress(words: str) -> None:
-            nonlocal told
-            if self._loop.time() - told > _PULL_LOG_S:
-                told = self._loop.time()
-                log.info("pulling image", extra={"image": spec.image, "progress": words})
-            for waiting in self.live.values():
-                if waiting.state is State.CREATING and waiting.image == spec.image:
-                    waiting.progress = f"pulling {spec.image}: {words}"
-
-        if task is None:
-            pull = self._engine.pull(spec.image, spec.platform, self._settings.pull_timeout_s, progress)
-            task = self._pulls[key] = self._loop.create_task(pull)
-            task.add_done_callback(lambda _: self._pulls.pop(key, None))
-        sandbox.progress = f"pulling {spec.image}"
-        self._pulling.add(sandbox.id)
-        try:
-            await asyncio.shield(task)
-        finally:
-            self._pulling.discard(sandbox.id)
 
     async def _make(self, sandbox: LiveSandbox, spec: SandboxSpec, image: Image) -> None:
         sandbox.progress = "starting the container"
@@ -252,7 +210,7 @@ class Sandboxes:
             sandbox.listener.accept()
 
     async def _fail(self, sandbox: LiveSandbox) -> None:
-        removal = self._spawn(self._until_done(lambda: self._remove_container(sandbox)))
+        removal = self._spawn(self._endings.remove_container(sandbox))
         # An engine that does not answer must not hold up who waits; should this server end first, the sweep does it (ORPHAN).
         await asyncio.wait({removal}, timeout=_FAIL_S)
         if sandbox.state is State.CREATING:  # else its removal was asked for meanwhile, and ends it
@@ -267,7 +225,7 @@ class Sandboxes:
             self._spawn(self._look(sandbox))
 
     async def _look(self, sandbox: LiveSandbox) -> None:
-        pause, most = _RETRY_S
+        pause, most = _LOOK_S
         try:
             while sandbox.takes_work and sandbox.link is None and not self.stopping:
                 alive, silent_s = await self._is_running(sandbox), self._loop.time() - sandbox.unlinked_at
@@ -306,28 +264,12 @@ class Sandboxes:
             sandbox.work = self._spawn(self._die(sandbox, reason))
 
     async def _die(self, sandbox: LiveSandbox, reason: str) -> None:
-        """It is dead, or has to be: end the container, keep what it said, and only then call the rest lost."""
-        if reason == "sandbox_died" and await self._engine_broke(_ENGINE_BREAK_S):
-            reason = "engine_restarted"
-        await self._until_done(lambda: self._end_container(sandbox))
-        await self._last_words(sandbox)
-        for live in list(sandbox.executions.values()):
-            await self._executions.lose(live, reason)
-        await self._until_done(lambda: self._remove_container(sandbox))
+        reason = await self._endings.of_the_dead(sandbox, reason)
         if sandbox.state is State.REMOVING:
             return
         sandbox.reason = reason
         log.error("sandbox died", extra={"sandbox_id": sandbox.id, "reason": reason})
         self._over(sandbox, rules.after(sandbox.state, Happening.DEATH))
-
-    async def _last_words(self, sandbox: LiveSandbox) -> None:
-        """Read the link on until its end: an ending may still be in it, even after a reset."""
-        deadline = self._loop.time() + _LAST_WORDS_S
-        while sandbox.link is not None and self._loop.time() < deadline:
-            sandbox.link.read(1 << 16)
-            await asyncio.sleep(0.005)
-        if sandbox.link is not None:
-            sandbox.link.close("its container is gone")
 
     # ------------------------------------------------------------------------------------------------ ending
 
@@ -340,7 +282,7 @@ class Sandboxes:
                 self._write(self._journal.sandbox_removing, sandbox.id, sandbox.reason, True)
             return
         before = sandbox.work
-        pulling = sandbox.id in self._pulling
+        pulling = self._images.awaited_by(sandbox)
         self._write(self._journal.sandbox_removing, sandbox.id, reason, sandbox.purge)
         sandbox.state, sandbox.reason = rules.after(sandbox.state, Happening.REMOVAL), reason
         if pulling and before is not None:
@@ -350,62 +292,12 @@ class Sandboxes:
     async def _remove(self, sandbox: LiveSandbox, *, after: asyncio.Task[None] | None = None, rehello_s: float = 0.0) -> None:
         if after is not None:
             await asyncio.wait({after})
-        if rehello_s and sandbox.listener is not None and sandbox.executions:
-            await asyncio.wait({self._loop.create_task(sandbox.linked.wait())}, timeout=rehello_s)
-        for live in list(sandbox.executions.values()):
-            self._executions.apply(live, execution_rules.CancelRequested())
-        if sandbox.executions and sandbox.link is not None:
-            grace = max(float((live.spec or {}).get("grace_s", 2.0)) for live in sandbox.executions.values())
-            await asyncio.wait({self._loop.create_task(sandbox.idle.wait())}, timeout=grace + _LAST_WORDS_S)
-        await self._until_done(lambda: self._end_container(sandbox))
-        await self._last_words(sandbox)
-        for live in list(sandbox.executions.values()):
-            await self._executions.lose(live, "sandbox_removed")
-        await self._until_done(lambda: self._remove_container(sandbox))
+        await self._endings.of_the_removed(sandbox, rehello_s)
         failpoint("after_container_remove")
         if sandbox.purge:
-            self.purge(sandbox.id)
+            await self._executions.purge(sandbox.id)
         log.info("sandbox removed", extra={"sandbox_id": sandbox.id, "reason": sandbox.reason})
         self._over(sandbox, rules.after(sandbox.state, Happening.CONTAINER_REMOVED))
-
-    def purge(self, sandbox_id: str) -> None:
-        """Drop the output of a sandbox's executions now; the rows stay (KEEP)."""
-        rows = self._journal.executions(run_id=None, sandbox_id=sandbox_id, running=False, limit=1_000_000)
-        for row in rows:
-            self._spool.remove(row.id)
-
-    async def _end_container(self, sandbox: LiveSandbox) -> None:
-        """Nothing runs in it any more: that is enough for those who wait. Its removal may fail for long after that (a mount
-        that is busy, say)."""
-        found = await self._container(sandbox)
-        if found is None or not found.running:
-            return
-        try:
-            await self._engine.remove(found.id)
-        except EngineError:
-            found = await self._engine.inspect(found.id)
-            if found is not None and found.running:
-                raise
-
-    async def _remove_container(self, sandbox: LiveSandbox) -> None:
-        if (found := await self._container(sandbox)) is not None:
-            await self._engine.remove(found.id)
-
-    async def _container(self, sandbox: LiveSandbox) -> Container | None:
-        found = None if sandbox.container_id is None else await self._engine.inspect(sandbox.container_id)
-        return found or await self._engine.find(sandbox.id)  # made by a call whose answer was lost, say
-
-    async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Try again for as long as the engine does not answer: what must go must go."""
-        pause, most = _RETRY_S
-        while True:
-            try:
-                await attempt()
-                return
-            except EngineError as error:
-                log.warning("engine: %s; trying again", error.detail)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, most)
 
     def _over(self, sandbox: LiveSandbox, state: State) -> None:
         sandbox.state = state

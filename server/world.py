@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import logging
@@ -44,7 +43,7 @@ from server.watch import EngineWatch
 log = logging.getLogger("server.world")
 
 _GONE_LATELY_S = 600.0  # a lease answer tells of sandboxes that ended this lately
-_LINK_S = 5.0  # for a sandbox's link to come back, before a signal is refused
+_SIGNAL_S = 5.0  # for an execution to be where a signal reaches it, before the signal is refused
 _CREATE_MARGIN_S = 60.0  # beyond the pull, for the default sandbox to be made
 
 
@@ -80,8 +79,7 @@ class World:
         )  # fmt: skip
         self._sandboxes = Sandboxes(
             settings=self._settings, journal=self._journal, engine=self._engine, executions=self._executions,
-            spool=self._spool, room=self._room, directory=directory / "sandboxes", engine_broke=self._engine_broke,
-            on_fatal=self._on_fatal,
+            room=self._room, directory=directory / "sandboxes", engine_broke=self._engine_broke, on_fatal=self._on_fatal,
         )  # fmt: skip
         self._lookup = Lookup(self._executions, self._journal, self._spool, self._metrics)
         self._admission = Admission(self._settings, self._sandboxes, self._executions, self._spool, self._room)
@@ -222,18 +220,13 @@ class World:
             self._journal.add_sandbox(row)
             raise ProblemError("not_found", f"sandbox {sid} was unknown here; it can no longer be made", id=sid)
         elif purge:
-            self._sandboxes.purge(sid)
+            await self._executions.purge(sid)
         return self._sandbox_answer(sid)
 
     def renew(self, run_id: str) -> LeaseAnswer:
         self._leases.renew(run_id)
         mine = [sandbox for sandbox in self._sandboxes.live.values() if sandbox.run_id == run_id]
-        since = time.time() - _GONE_LATELY_S
-        gone = {
-            row.id: row.reason or row.state
-            for row in self._journal.sandboxes(run_id, None)
-            if row.ended_at is not None and row.ended_at > since
-        }
+        gone = self._journal.gone_since(run_id, time.time() - _GONE_LATELY_S)
         left = min((self._leases.left_s(sandbox) for sandbox in mine), default=None)
         return LeaseAnswer(run_id=run_id, expires_in_s=left, live=[s.id for s in mine if s.takes_work], gone=gone)
 
@@ -311,15 +304,13 @@ class World:
         return await self._when_ended(live, wait_s)
 
     async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
+        live = self._lookup.find(eid, epoch).live
+        if live is not None:  # its start or its end may be a moment away, or its init's link: this server may just have begun
+            await self._wait(live.moved, lambda: live.ended_at is not None or live.hears_signals, _SIGNAL_S)
         known = self._lookup.find(eid, epoch)
-        if known.live is not None and known.live.sandbox.link is None:  # as just after a start: its init is on its way here
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(known.live.sandbox.linked.wait(), _LINK_S)
-            known = self._lookup.find(eid, epoch)
-        live = known.live
-        if live is None or live.machine.state is not execution_rules.State.RUNNING or live.sandbox.link is None:
-            raise known.refuse("wrong_state", "does not run now")
-        self._executions.send_signal(live, live.sandbox.link, signum)
+        if known.live is None or not self._executions.send_signal(known.live, signum):
+            why = "is over" if known.live is None else "has not started, or its sandbox cannot be reached just now"
+            raise known.refuse("wrong_state", why)
         return await self._answer(known, 0)
 
     # -------------------------------------------------------------------------------------------------- output

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from remote_env import Client, Sandbox
 from tests.support.server import BUSYBOX, SMALL, Server
 
 pytest_plugins = ["tests.engine_fixtures"]
+settings.register_profile("any machine", deadline=None)  # a slow one is no failure
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

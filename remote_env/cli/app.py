@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from remote_env.cli import doctor, executions, run, runs, sandboxes, serve
+from remote_env.cli.codes import USAGE
 from remote_env.cli.invocation import AsJson, Invocation, TokenFile, Url
 from remote_env.cli.main import print_version
-from remote_env.cli.usage import USAGE, Group
+from remote_env.cli.usage import Group
 
 app = typer.Typer(cls=Group, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remote_env.answer import sentence
+from remote_env.cli.codes import DID_NOT_RUN, INTERRUPTED, LOST_OR_UNKNOWN, TIMED_OUT, USAGE
 from remote_env.cli.quantities import show_size, signal_name
 from remote_env.errors import (
     CommandLost,
@@ -17,14 +18,6 @@ from remote_env.errors import (
     SandboxGone,
 )
 from remote_env.protocol import Execution, Output
-
-FAILED = 1  # of any command but run and exec
-USAGE = 2
-LOST_OR_UNKNOWN = 123
-TIMED_OUT = 124
-DID_NOT_RUN = 125
-INTERRUPTED = 130  # 128 + SIGINT
-STDOUT_CLOSED = 141  # 128 + SIGPIPE
 
 
 def exit_code(execution: Execution, interrupt: int | None = None) -> int:
@@ -50,7 +43,8 @@ def error_code(error: RemoteEnvError) -> int:
         return DID_NOT_RUN
     if isinstance(error, (OutcomeUnknownError, CommandLost, OutputIncomplete)):
         return LOST_OR_UNKNOWN
-    return DID_NOT_RUN  # ProtocolMismatch: of a server that we never understood, nothing was asked
+    # ProtocolMismatch: of a server that we never understood, nothing was asked. SignalNotSent: nothing was done.
+    return DID_NOT_RUN
 
 
 def error_document(error: RemoteEnvError, code: int) -> dict[str, Any]:

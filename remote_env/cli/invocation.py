@@ -6,6 +6,7 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from remote_env.cli import screen
+from remote_env.cli.codes import FAILED, INTERRUPTED, LOST_OR_UNKNOWN, STDOUT_CLOSED, USAGE
 
 if TYPE_CHECKING:
     from remote_env.client import Client
@@ -89,26 +91,31 @@ def _guarded(invocation: Invocation, action: Callable[[], int | None], runs_comm
     try:
         return action() or 0
     except RemoteEnvError as error:
-        code = failures.error_code(error) if runs_commands else failures.USAGE if isinstance(error, InvalidSpec) else failures.FAILED
+        code = failures.error_code(error) if runs_commands else USAGE if isinstance(error, InvalidSpec) else FAILED
         screen.complain(str(error))
-        if invocation.as_json:
-            screen.print_json(failures.error_document(error, code))
+        _tell_json(invocation, failures.error_document(error, code))
         return code
     except KeyboardInterrupt:
-        return failures.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
-        return failures.STDOUT_CLOSED  # whoever read our output has gone
+        return STDOUT_CLOSED  # whoever read our output has gone
     except screen.NotWritten as error:
         screen.complain(f"the output could not be written: {error.strerror}")
-        return failures.LOST_OR_UNKNOWN if runs_commands else failures.FAILED
+        return LOST_OR_UNKNOWN if runs_commands else FAILED
     except Exception as error:
         if is_usage_error(error) or isinstance(error, (typer.Exit, typer.Abort)):
             raise
-        code = failures.LOST_OR_UNKNOWN if runs_commands else failures.FAILED
+        code = LOST_OR_UNKNOWN if runs_commands else FAILED
         unexpected(error)
-        if invocation.as_json:
-            screen.print_json(failures.error_of(type(error).__name__, str(error), code))
+        _tell_json(invocation, failures.error_of(type(error).__name__, str(error), code))
         return code
+
+
+def _tell_json(invocation: Invocation, document: dict[str, Any]) -> None:
+    """An error's own document. Where nobody reads it, the exit code still tells of the error and not of that."""
+    if invocation.as_json:
+        with suppress(BrokenPipeError, screen.NotWritten):
+            screen.print_json(document)
 
 
 def unexpected(error: BaseException) -> None:

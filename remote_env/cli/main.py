@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-_INTERRUPTED = 130  # 128 + SIGINT
+from remote_env.cli.codes import INTERRUPTED
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
 
         app(prog_name="remote-env")
     except KeyboardInterrupt:  # before any command has begun
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def open_missing_streams() -> None:

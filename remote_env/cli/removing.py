@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from remote_env.cli import screen
-from remote_env.cli.failures import FAILED
+from remote_env.cli.codes import FAILED
 from remote_env.cli.invocation import Invocation
 from remote_env.creation import remove_sandbox
 from remote_env.errors import InvalidSpec, RemoteEnvError

@@ -10,12 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from remote_env.cli import screen
+from remote_env.cli.codes import FAILED, INTERRUPTED, USAGE
 from remote_env.cli.invocation import is_usage_error, unexpected
-
-FAILED = 1
-USAGE = 2
-INTERRUPTED = 130  # 128 + SIGINT
-STDOUT_CLOSED = 141  # 128 + SIGPIPE
 
 
 class Group(TyperGroup):
@@ -32,9 +28,6 @@ class Group(TyperGroup):
             code = super().main(arguments, prog_name or "remote-env", **extra)
         except typer.Abort as error:  # which is also what the parser makes of Ctrl-C
             sys.exit(INTERRUPTED if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt) else FAILED)
-        except BrokenPipeError:  # the reader of our help, or of the JSON of an error, has gone
-            screen.mute(sys.stdout)
-            sys.exit(STDOUT_CLOSED)
         except Exception as error:
             if not is_usage_error(error):
                 unexpected(error)

@@ -73,7 +73,7 @@ class Services(Protocol):
         """A known id's execution as it is; an unknown id's fence, `accepted` until the init has confirmed it."""
 
     async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
-        """Send a signal to the command."""
+        """Send a signal to the command; waits a few seconds for it to be there to get it. `wrong_state`: it was not sent."""
 
     async def output(
         self, eid: str, epoch: str, start: int, end: int | None, wait_s: float, stream: str | None = None

@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         help="who is tested (default: remote-env, requests, requests+Retry, swe-rex; the last three in rows about transport only)",
     )  # fmt: skip
     parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="DIR", help="run nothing; take over the figures that runs with --out DIR made"
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("docs"), metavar="DIR", help="where reliability.md and reliability.json go (default: docs)"
     )
     return parser

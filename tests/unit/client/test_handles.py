@@ -23,6 +23,7 @@ from remote_env.errors import (
     SandboxGone,
     SandboxNotCreated,
     ServerBusy,
+    SignalNotSent,
     Unauthorized,
 )
 from remote_env.protocol import Outcome
@@ -229,6 +230,15 @@ def test_cancel_and_signal_end_a_command(fake: FakeServer, sandbox: Sandbox) -> 
     assert cancelled.wait().outcome == Outcome(kind="cancelled", ran=True)
     assert signalled.wait().returncode == 128 + 15
     assert signalled.signal(9).returncode == 128 + 15, "nothing happens to what is over"
+
+
+def test_a_signal_that_cannot_be_sent_to_a_command_that_goes_on_is_told(fake: FakeServer, sandbox: Sandbox) -> None:
+    execution = sandbox.start("hang")
+    fake.on("POST", "/signal$", refusal("wrong_state"))
+    with pytest.raises(SignalNotSent, match="by a test's order") as raised:
+        execution.signal(15)
+    assert (raised.value.execution_id, execution.over) == (execution.id, False)
+    assert execution.signal(15).wait().returncode == 128 + 15
 
 
 def test_a_result_beyond_retention_is_told(fake: FakeServer, sandbox: Sandbox) -> None:

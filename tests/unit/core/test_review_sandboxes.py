@@ -95,7 +95,7 @@ class Stage:
         )
         self.sandboxes = Sandboxes(
             settings=Settings(data_dir=directory), journal=self.journal, engine=self.engine,  # type: ignore[arg-type]
-            executions=self.executions, spool=self.spool, room=self.room, directory=directory / "sandboxes",
+            executions=self.executions, room=self.room, directory=directory / "sandboxes",
             engine_broke=self._engine_broke, on_fatal=self.fatal.append,
         )  # fmt: skip
 
@@ -196,7 +196,11 @@ def test_a_sandbox_removed_while_its_failure_is_tidied_up_is_over_once(tmp_path:
 
 def test_a_purge_asked_for_during_a_removal_is_carried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     purged: list[str] = []
-    monkeypatch.setattr(Sandboxes, "purge", lambda _, sid: purged.append(sid))
+
+    async def noted(_: Executions, sid: str) -> None:
+        purged.append(sid)
+
+    monkeypatch.setattr(Executions, "purge", noted)
 
     async def scene(stage: Stage) -> None:
         sandbox = stage.create()
@@ -330,7 +334,11 @@ def test_a_sandbox_that_cannot_be_made_is_told_so_though_the_engine_does_not_ans
 
 def test_a_purge_outlives_the_server_that_it_was_asked_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     purged: list[str] = []
-    monkeypatch.setattr(Sandboxes, "purge", lambda _, sid: purged.append(sid))
+
+    async def noted(_: Executions, sid: str) -> None:
+        purged.append(sid)
+
+    monkeypatch.setattr(Executions, "purge", noted)
     monkeypatch.setattr(module, "_REHELLO_S", 0.01)
 
     async def asked(stage: Stage) -> None:
