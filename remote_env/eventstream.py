@@ -300,8 +300,8 @@ class EventStream:
         return self.execution.id, self.execution.sandbox_id
 
 
-def _note(about: About, sentence: str) -> None:
-    log.info("execution %s in sandbox %s: %s", about.execution_id, about.sandbox_id, sentence)
+def _note(about: About, sentence: str, trouble: bool) -> None:
+    log.log(logging.WARNING if trouble else logging.INFO, "execution %s in sandbox %s: %s", about.execution_id, about.sandbox_id, sentence)
     trace("stream", "execution %s: %s", about.execution_id, sentence)
 
 

@@ -66,7 +66,7 @@ class Stream:
         record: what is known of the execution.
         start: offsets in each of its streams, as `parse_position` gives them; None: from its present end on.
         draw: a number from [0, 1), for the jitter.
-        note: called with a sentence for everything worth a log line.
+        note: called with a sentence for everything worth a log line, and whether the one who follows has to wait because of it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Stream:
         start: Sequence[int] | None,
         timings: Timings,
         draw: Callable[[], float] = random.random,
-        note: Callable[[str], None] = lambda sentence: None,
+        note: Callable[[str, bool], None] = lambda sentence, trouble: None,
     ) -> None:
         self.record = record
         self.phase = Phase.CONNECTING
@@ -162,7 +162,7 @@ class Stream:
         elif isinstance(event, End):
             return self._finish(now, event.record, events)
         elif isinstance(event, Stopping):
-            self._note(f"the server stops: following it again in {event.retry_after_s:.1f} s")
+            self._note(f"the server stops: following it again in {event.retry_after_s:.1f} s", False)
             self.phase = Phase.CONNECTING
             self._connects_failed = 0
             return Step(tuple(events), Open(self.position, self._spread(event.retry_after_s)))
@@ -177,7 +177,7 @@ class Stream:
             for cursor, offset in zip(self._cursors, offsets, strict=True):
                 cursor.begin(offset)
         if self._trying_again:
-            self._note("followed by events again")
+            self._note("followed by events again", False)
         self.phase = Phase.STREAMING
         self._connects_failed = 0
         self._trying_again = False
@@ -192,13 +192,13 @@ class Stream:
             window = self._timings.stream_failure_window_s
             self._failures = [*(at for at in self._failures if now - at < window), now]
             if len(self._failures) < self._timings.stream_failures:
-                self._note(f"its stream broke ({reason}): connecting again")
+                self._note(f"its stream broke ({reason}): connecting again", False)
                 return Step(tuple(events), Open(self.position))
         # A path on which not even the greeting comes through holds events back: trying again would cost as much silence.
         elif not (silent or self._trying_again) and self._connects_failed < len(waits):
             delay = self._spread(waits[self._connects_failed])
             self._connects_failed += 1
-            self._note(f"no stream ({reason}): connecting again in {delay:.1f} s")
+            self._note(f"no stream ({reason}): connecting again in {delay:.1f} s", True)
             return Step(tuple(events), Open(self.position, delay))
         return self._poll_instead(now, reason, events)
 
@@ -209,7 +209,7 @@ class Stream:
 
     def _poll_instead(self, now: float, reason: str, events: Sequence[Passed] = ()) -> Step:
         again_s = self._timings.stream_retry_sse_s
-        self._note(f"no stream ({reason}): long-polling; a stream is tried again in {again_s:.0f} s")
+        self._note(f"no stream ({reason}): long-polling; a stream is tried again in {again_s:.0f} s", False)
         self.phase = Phase.POLLING
         self._connects_failed = 0
         self._failures.clear()
@@ -286,7 +286,7 @@ class Stream:
                     "cancelled; ask for it by its id, do not send it again."
                 )
             )
-        self._note(f"{self.phase.value}: {reason}; trying again in {delay:.1f} s")
+        self._note(f"{self.phase.value}: {reason}; trying again in {delay:.1f} s", True)
         return self._rest(now, [], delay) if self.phase is Phase.FINISHING else self._poll(now, after_s=delay)
 
     # ------------------------------------------------------------------------------------------------- refusals

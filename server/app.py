@@ -36,7 +36,7 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
     life.on_stop(services.end_waits)
     app = FastAPI(
         title="remote-env", version=f"{PROTOCOL_VERSION}", summary="Runs a command at most once, and never loses its result.",
-        docs_url=None, redoc_url=None, openapi_url="/openapi.json",
+        docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     app.add_middleware(Gate, auth=auth, lifetime=life, instance_id=services.instance_id)
     # First those that every command takes: routes are tried in order.

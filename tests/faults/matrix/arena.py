@@ -243,6 +243,8 @@ class Arena:
         self.verdict.seconds = time.monotonic() - began
         if self._peer is None:
             self.verdict.broken += [f"broke the experiment: {promise} was not checked" for promise in self.verdict.unchecked]
+        if len({command.name for command in self.traffic.made}) < len(self.traffic.made):
+            self.verdict.broken.append("broke the experiment: two commands have one name")
         if len(self.calls) + len(self.expect_runs) < self.commands:
             self.verdict.broken.append(f"broke the experiment: {len(self.calls)} commands, not {self.commands}")
         return self.verdict

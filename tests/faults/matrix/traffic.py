@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -114,30 +115,28 @@ class Traffic:
     rng: random.Random
     count_dir: str = COUNT_DIR
     made: list[Command] = field(default_factory=list)
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # rows make commands in several threads: no two may have one name
 
     def command(self, *, sleep_s: float = 0.0, lines: int | None = None) -> Command:
         """A command of `lines` lines of output (by chance: mostly few, one in twenty large), which sleeps halfway."""
-        name = f"c{len(self.made)}"
-        if lines is None:
-            lines = LARGE_LINES if self.rng.random() < 0.05 else self.rng.randint(0, 400)
-        first = self.rng.randint(1, 10_000)
-        middle, last = first + lines // 2, first + lines
-        code = self.rng.randint(0, 125)
-        pause = f"sleep {sleep_s}; " if sleep_s else ""
-        text = f"echo {name} >> {self.count_dir}/ran; seq {first} {middle - 1}; {pause}seq {middle} {last - 1}; exit {code}"
-        output = "".join(f"{number}\n" for number in range(first, last))
-        return self._add(Command(name, text, code, output))
+        with self._lock:
+            if lines is None:
+                lines = LARGE_LINES if self.rng.random() < 0.05 else self.rng.randint(0, 400)
+            first = self.rng.randint(1, 10_000)
+            middle, last = first + lines // 2, first + lines
+            code = self.rng.randint(0, 125)
+            pause = f"sleep {sleep_s}; " if sleep_s else ""
+            output = "".join(f"{number}\n" for number in range(first, last))
+            return self.made_of(f"seq {first} {middle - 1}; {pause}seq {middle} {last - 1}; exit {code}", code, output)
 
     def made_of(
         self, script: str, returncode: int, output: str, *, outcome: str = "exited", cut: bool = False, also: tuple[Result, ...] = ()
     ) -> Command:
         """A command with its mark and then `script`, whose result (or each right one) the row knows."""
-        name = f"c{len(self.made)}"
-        return self._add(Command(name, f"echo {name} >> {self.count_dir}/ran; {script}", returncode, output, outcome, cut, also))
+        with self._lock:
+            name = f"c{len(self.made)}"
+            self.made.append(Command(name, f"echo {name} >> {self.count_dir}/ran; {script}", returncode, output, outcome, cut, also))
+            return self.made[-1]
 
     def commands(self, count: int, **kind: float) -> list[Command]:
         return [self.command(**kind) for _ in range(count)]  # type: ignore[arg-type]
-
-    def _add(self, command: Command) -> Command:
-        self.made.append(command)
-        return command

@@ -439,6 +439,21 @@ def test_a_fetch_that_brings_nothing_of_what_there_is_is_repeated() -> None:
     assert stream.handle(Fetched(1.0, b"", "ended")).next == Fetch("merged", 0, 6, after_s=0.05)
 
 
+def test_who_has_to_wait_for_a_server_that_is_away_is_told_so() -> None:
+    notes: list[tuple[str, bool]] = []
+    stream = Stream(RUNNING, start=(0,), timings=TIMINGS, note=lambda sentence, trouble: notes.append((sentence, trouble)))
+    stream.begin(0.0)
+    stream.handle(Heard(1.0, (greeting(),)))
+    stream.handle(Broke(2.0, "cut"))
+    assert [trouble for _, trouble in notes] == [False], "a stream that is mended at once is nobody's business"
+    stream.handle(Broke(2.0, "refused"))
+    assert notes[-1][1]
+    stream.handle(Broke(4.0, "nothing came", silent=True))
+    stream.handle(Failed(5.0, "refused"))
+    assert notes[-1][1]
+    assert "refused" in notes[-1][0]
+
+
 IN_EACH_PHASE = [begun(), streaming(), polling(), Stream(ended(HELLO), start=(0,), timings=TIMINGS)]
 POSSIBLE = {
     Phase.CONNECTING: (Heard, Broke),

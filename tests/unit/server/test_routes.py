@@ -295,6 +295,12 @@ def test_every_answer_says_which_protocol_it_speaks(server: RunningServer) -> No
         assert server.get(path).headers["X-Remote-Env-Protocol"] == "1"
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_nothing_is_redirected(server: RunningServer, method: str) -> None:
+    for path in ("/v1/sandboxes/", "/v1/executions/some-execution/events/", "/execute/", "/health/"):
+        assert_problem(server.request(method, path), "not_found")
+
+
 def test_stopping_server_ends_waits_with_what_is_known_and_takes_nothing_new(server: RunningServer) -> None:
     eid, _ = start(server, "hang")
     waiting = server.in_background("GET", f"/v1/executions/{eid}?wait=60")
