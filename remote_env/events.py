@@ -116,7 +116,7 @@ class End:
     record: protocol.Execution
 
 
-_TIME: TypeAdapter[datetime | None] = TypeAdapter(datetime | None)
+_TIME: TypeAdapter[datetime | None] = TypeAdapter(protocol.Time | None)
 WireEvent = Greeting | Started | OutputPiece | Gap | Heartbeat | Stopping | End
 
 

@@ -12,7 +12,7 @@ import binascii
 import os
 import re
 import time
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -75,8 +75,18 @@ def _check_absolute(value: str) -> str:
     return value
 
 
+def _in_utc(time: datetime) -> datetime:
+    """Without the parser's own kind of time zone: the interpreter may have freed that type before the last such time goes, and
+    then dies at its exit."""
+    try:
+        return time if time.tzinfo is None else time.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError("no year of ours") from None
+
+
 Id = Annotated[str, AfterValidator(_check_id)]
 Text = Annotated[str, AfterValidator(_check_no_nul)]
+Time = Annotated[datetime, AfterValidator(_in_utc)]
 AbsolutePath = Annotated[str, AfterValidator(_check_no_nul), AfterValidator(_check_absolute)]
 Env = Annotated[dict[str, str], AfterValidator(_check_env)]
 Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -140,9 +150,9 @@ class Sandbox(Answer):
     workdir: str | None = None
     user: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    created_at: datetime | None = None
+    created_at: Time | None = None
     lease_s: float | None = None
-    lease_expires_at: datetime | None = None
+    lease_expires_at: Time | None = None
     running: int = 0  # executions not ended
     progress: str | None = None  # while creating: what is being done
 
@@ -284,9 +294,9 @@ class Execution(Answer):
     streams: Streams = "merged"
     output: Output = Output()  # stdout alone where the streams are split
     stderr: Output | None = None  # only where they are
-    accepted_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    accepted_at: Time | None = None
+    started_at: Time | None = None
+    ended_at: Time | None = None
     waited_for_server_s: float = 0.0  # how long it stood still with a full pipe while no server read it
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
