@@ -98,18 +98,23 @@ def shm_full(arena: Arena) -> None:
     ours = arena.ours
     sandbox = ours.new_sandbox(shm_bytes=4 * SMALL)
     rounds = max(1, arena.commands // 8)
-    commands = []
-    part = "dd if=/dev/zero of=/dev/shm/part bs=1M count=32 2>/dev/null && rm /dev/shm/part && echo room"
+    commands: list[Command] = []
+
+    def add(script: str, output: str) -> None:
+        """While the memory is full the OOM killer may take any command; it must be told so then."""
+        commands.append(arena.traffic.made_of(script, 0, output, also=(Result(137, output, "oom", cut=True),)))
+
     for _ in range(rounds):
-        commands += [
-            arena.traffic.made_of("exec dd if=/dev/zero of=/dev/shm/full bs=1M 2>/dev/null", 137, "", outcome="oom"),
-            *(arena.traffic.command(lines=20) for _ in range(5)),
-            arena.traffic.made_of("rm /dev/shm/full; echo free", 0, "free\n"),
-            arena.traffic.made_of(part, 0, "room\n"),
-        ]
-    arena.drive(commands, workers=1, run=lambda command: ours.run(command, sandbox))
+        commands.append(arena.traffic.made_of("exec dd if=/dev/zero of=/dev/shm/full bs=1M 2>/dev/null", 137, "", outcome="oom"))
+        for number in range(5):
+            add(f"seq {number} 20", "".join(f"{line}\n" for line in range(number, 21)))
+        add("rm -f /dev/shm/full; echo free", "free\n")
+        add("dd if=/dev/zero of=/dev/shm/part bs=1M count=32 2>/dev/null && rm /dev/shm/part && echo room", "room\n")
+    calls = arena.drive(commands, workers=1, run=lambda command: ours.run(command, sandbox))
+    taken = sum(call.outcome == "oom" for call in calls) - rounds
+    assert taken < rounds, f"{taken} commands that needed little memory were killed for it"
     sandbox.remove()
-    arena.note(f"{rounds} times filled")
+    arena.note(f"{rounds} times filled; {taken} small commands were taken by the OOM killer meanwhile, and told so")
 
 
 @row(
