@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from server import messages
-from server.descriptors import close_all, is_read_end, memfd, read_body
+from server.descriptors import close_all, is_read_end, memfd, read_body, receive
 from server.failpoints import failpoint
 from server.messages import BadMessage, FromInit, Hello, Pipes, Run, RunFlag, Started, Type
 
@@ -183,7 +183,7 @@ class Link:
             if not self.open:
                 return
             try:
-                data, fds, flags, _ = socket.recv_fds(self._sock, messages.PACKET_LIMIT, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+                data, fds, flags = receive(self._sock, messages.PACKET_LIMIT, _MAX_FDS)
             except BlockingIOError:
                 return
             except ConnectionResetError:

@@ -216,9 +216,14 @@ def fd_exhaustion(arena: Arena) -> None:
         most = len(open_descriptors(process.pid)) + 4
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, limits[1]))
         with ExitStack() as idle, arena.meanwhile(during, workers=len(during)):
-            for _ in range(50):
-                idle.enter_context(socket.create_connection(("127.0.0.1", arena.server.port)))
-            arena.until(lambda: open_descriptors(process.pid) >= set(range(most)), "the server has no descriptor left")
+
+            def crowded() -> bool:
+                """A server that starts itself again for want of descriptors loses its connections: more have to come."""
+                for _ in range(10):
+                    idle.enter_context(socket.create_connection(("127.0.0.1", arena.server.port)))
+                return open_descriptors(process.pid) >= set(range(most))
+
+            arena.until(crowded, "the server has no descriptor left")
             arena.wait(10)
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
     assert process.poll() is None, "the server ended"
