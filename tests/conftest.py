@@ -27,10 +27,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """When tests run in several processes: those that share what one module's fixture made stay together in one of them."""
+    """When tests run in several processes: those that share what a module's fixture made, or a
+    composition, stay together in one of them."""
     for item in items:
-        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 (pytest has no public name for it)
-        if any(each.scope == "module" for several in definitions for each in several):
+        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 (pytest has no public name for it)
+        if "docker_setup" in fixtures or any(each.scope == "module" for several in fixtures.values() for each in several):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 

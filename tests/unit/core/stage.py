@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ def act(directory: Path, scene: Scene, *, pid: int | None = None, secret: bytes 
     """Play a scene against a listener; afterwards no descriptor may be left over."""
 
     async def main() -> None:
+        gc.collect()  # what tests before this one dropped is closed now, not in the middle
         before = open_fds()
         witness = Witness(os.getpid() if pid is None else pid, secret, welcome)
         listener = Listener(directory, witness)
@@ -29,7 +31,7 @@ def act(directory: Path, scene: Scene, *, pid: int | None = None, secret: bytes 
             listener.close()
             for pipes in witness.pipes.values():
                 close_all(pipes)
-        assert open_fds() == before
+        assert open_fds() <= before
 
     asyncio.run(main())
 

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from remote_env import Execution
 from remote_env.protocol import new_id
@@ -219,8 +219,9 @@ def fd_exhaustion(arena: Arena) -> None:
 
             def crowded() -> bool:
                 """A server that starts itself again for want of descriptors loses its connections: more have to come."""
-                for _ in range(10):
-                    idle.enter_context(socket.create_connection(("127.0.0.1", arena.server.port)))
+                with suppress(ConnectionRefusedError):
+                    for _ in range(10):
+                        idle.enter_context(socket.create_connection(("127.0.0.1", arena.server.port)))
                 return open_descriptors(process.pid) >= set(range(most))
 
             arena.until(crowded, "the server has no descriptor left")
