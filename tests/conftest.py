@@ -26,6 +26,7 @@ def pytest_configure() -> None:
             signal.signal(number, default)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """When tests run in several processes: those that share what a module's fixture made, or a
     composition, stay together in one of them."""

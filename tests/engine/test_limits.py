@@ -13,7 +13,7 @@ from remote_env import Sandbox, ServerBusy, Timings
 from remote_env.errors import InvalidSpec, RemoteEnvError
 from server.engine import CAPABILITIES
 from tests.engine.conftest import Http, MakeSandbox, inspect
-from tests.support.outside import runs
+from tests.support.outside import runs, until
 from tests.support.server import BUSYBOX, SMALL, Server
 
 IMPATIENT = dataclasses.replace(Timings(), queue_s=0.3)
@@ -82,6 +82,7 @@ def test_command_beyond_the_executions_of_the_server_is_turned_away(make_server:
     with server.client(IMPATIENT) as client:
         sandbox = client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
         running = sandbox.start("echo first >> /ran; sleep 300", grace_s=0)
+        until(lambda: runs(sandbox) == {"first": 1}, "the first runs")
         with pytest.raises(ServerBusy) as refused:
             sandbox.run("echo second >> /ran")
         assert [known.record.state for known in client.executions(id=refused.value.execution_id)] == ["abandoned"]
