@@ -155,7 +155,7 @@ static void tick_execution(struct execution *e, int64_t now)
             clock_condemn(e, CAUSE_IDLE);
     }
     if (e->hunt.phase == HUNT_GRACE && now >= e->hunt.next)
-        e->hunt = (struct hunt){.phase = HUNT_FREEZE, .next = now};
+        tree_hunt(e);
 }
 
 static int64_t earliest(int64_t a, int64_t b)

@@ -16,12 +16,15 @@
  *                (its passwd file, its working directory) is touched by the command's own process only.       (run.c)
  *  7. CLOCKS     Only the init enforces a command's timeouts; they hold while the server is away.           (clock.c)
  *  8. WHOLE KILL What a command started is found by descent, not by name, group or session: the runner is a child
- *                subreaper. After a timeout or a KILL, the ending is said when all of it is dead.            (tree.c)
+ *                subreaper. After a timeout, a KILL or a main process that the OOM killer took, the ending is said when
+ *                all of it is dead.                                                                          (tree.c)
  *  9. ORPHANS    A runner killed from inside costs its own command: what it leaves behind is killed, then it ends.
  * 10. UNFORGED   Nothing is believed because a process of the sandbox could have said it: reports come through memory
  *                that only init and runner share, signals are mere wake-ups, SIGTERM counts from outside only.
  * 11. HYGIENE    Every descriptor is close-on-exec. Init and runners are not dumpable. A command gets 0, 1 and 2.
  * 12. ORPHANED   An init without an accepted hello for a day (the server sets it) ends its sandbox.        (clock.c)
+ * 13. NO MEMORY  Where the sandbox leaves it no memory to get on with, everybody else is stopped until it has.
+ *                                                                                                          (memory.c)
  *
  * Processes:   init ─ runner (same session as the init, child subreaper) ─ command (a session of its own) ─ …
  */
@@ -162,9 +165,15 @@ bool clock_shutting_down(void);
 /* tree.c */
 extern struct hunt orphan_hunt;
 void tree_hunt_orphans(bool runners_too);
+void tree_hunt(struct execution *e);
 void tree_round(int64_t now);
-void oom_setup(void);
-uint64_t oom_kills(void);
+bool tree_striking(void); /* a hunt has begun and nothing of it is killed yet */
+
+/* memory.c */
+bool memory_setup(void);
+uint64_t oom_kills(void); /* the sandbox's count of processes killed for want of memory */
+void memory_turn_begins(void);
+void memory_turn_ends(void);
 
 /* run.c */
 pid_t run_start(struct execution *e, struct report *report, struct request *request, const int write_ends[STREAMS_MAX]);

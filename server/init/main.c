@@ -135,8 +135,7 @@ static void set_up(int argc, char **argv)
     umask(022);
     set_up_descriptors();
     settings.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    oom_setup();
-    if (settings.wake < 0 || !table_setup() || !link_setup(path))
+    if (settings.wake < 0 || !memory_setup() || !table_setup() || !link_setup(path))
         refuse("cannot start: no descriptors, memory or randomness, or the socket's path is over 107 bytes");
     if (chdir("/"))
         refuse("there is no / to be in");
@@ -170,12 +169,16 @@ int main(int argc, char **argv)
         int64_t pause = next == NEVER ? -1 : next - now_ms();
         if (next != NEVER && pause < 0)
             pause = 0;
+        if (!tree_striking())
+            memory_turn_ends();
         struct pollfd fds[] = {
             {.fd = signals, .events = POLLIN},
             {.fd = settings.wake, .events = POLLIN},
             {.fd = clock_shutting_down() ? -1 : link_fd(), .events = link_events()},
         };
-        if (poll(fds, 3, pause > INT32_MAX ? INT32_MAX : (int)pause) < 0)
+        int ready = poll(fds, 3, pause > INT32_MAX ? INT32_MAX : (int)pause);
+        memory_turn_begins();
+        if (ready < 0)
             continue;
         if (fds[1].revents) {
             uint64_t count;

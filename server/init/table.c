@@ -97,6 +97,21 @@ static void end_unrun(struct execution *e, uint8_t kind, uint8_t stage, int32_t 
     end(e);
 }
 
+/* The OOM killer took its main process. */
+static bool starved_of_memory(const struct execution *e)
+{
+    return e->ending.kind == ENDING_EXITED && WIFSIGNALED(e->ending.status) && WTERMSIG(e->ending.status) == SIGKILL
+        && oom_kills() > e->oom_before;
+}
+
+/* What the OOM killer has left of it would take the memory again: a fork bomb goes on without its first process. */
+static void hunt_remains(struct execution *e)
+{
+    if (e->alone)
+        e->ending.flags |= ENDING_ALONE; /* whoever may come during the hunt */
+    tree_hunt(e);
+}
+
 void table_absorb(struct execution *e)
 {
     struct report *report = report_of(e);
@@ -110,10 +125,14 @@ void table_absorb(struct execution *e)
     e->ending.ended_ns = report->ended_ns;
     e->ending.cpu_us = report->cpu_us;
     e->ending.max_rss_bytes = report->max_rss_bytes;
-    if (report->children_left && e->ending.cause == CAUSE_NONE)
-        e->ending.flags |= ENDING_OUTPUT_OPEN;
-    /* What the init ends has ended when all of it is dead; what ends by itself may leave others behind. */
-    if (e->ending.cause == CAUSE_NONE || !e->runner)
+    if (report->children_left && e->ending.cause == CAUSE_NONE) {
+        if (starved_of_memory(e))
+            hunt_remains(e);
+        else
+            e->ending.flags |= ENDING_OUTPUT_OPEN;
+    }
+    /* What init or OOM killer end has ended when all of it is dead; what ends by itself may leave others behind. */
+    if (e->hunt.phase == HUNT_NONE || !e->runner)
         end_running(e);
 }
 

@@ -1,13 +1,14 @@
 /*
  * Killing by descent. One round reads /proc once and serves every hunt under way. A hunt freezes what it finds until a
  * round finds nothing new (so that nothing can outrun it by forking), then kills until the runner, which ends when its
- * last descendant has, is gone. It needs no fork and no free pid.
+ * last descendant has, is gone. It needs no fork and no free pid; where it has to wait for memory see memory.c.
  *
  * A pid may in theory be used again between its reading and our signal; the kernel hands pids out cyclically, so the
  * whole pid space would have to be used up within one round.
  */
 #include "link.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -70,7 +71,8 @@ static void insert(const struct process *process)
     processes[at] = *process;
 }
 
-static void read_processes(void)
+/* False: the kernel has no memory for it just now. */
+static bool read_processes(void)
 {
     struct entry { /* struct linux_dirent64 */
         uint64_t inode;
@@ -83,7 +85,7 @@ static void read_processes(void)
     process_count = 0;
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (proc < 0)
-        return;
+        return errno != ENOMEM;
     long size;
     while ((size = syscall(SYS_getdents64, proc, buffer.bytes, sizeof buffer.bytes)) > 0) {
         for (long at = 0; at < size && process_count < PROCESSES_MAX;) {
@@ -94,7 +96,9 @@ static void read_processes(void)
             at += entry->length;
         }
     }
+    bool read = size == 0 || errno != ENOMEM;
     close(proc);
+    return read;
 }
 
 static struct process *find(pid_t pid)
@@ -150,6 +154,13 @@ static struct hunt *hunt_of(int owner)
     return owner == ORPHANS ? &orphan_hunt : &table[owner].hunt;
 }
 
+/* Its end is our doing, unless it had come before the hunt began. */
+static void own_up(struct execution *e)
+{
+    if (e->ending.cause != CAUSE_NONE)
+        e->ending.flags |= ENDING_KILLED_BY_US;
+}
+
 static void strike(const struct process *p)
 {
     struct hunt *hunt = hunt_of(p->owner);
@@ -161,7 +172,7 @@ static void strike(const struct process *p)
     if (hunt->phase == HUNT_KILL) {
         kill(p->pid, SIGKILL); /* the dead too: a zombie's other threads may live */
         if (p->owner != ORPHANS)
-            table[p->owner].ending.flags |= ENDING_KILLED_BY_US;
+            own_up(&table[p->owner]);
         hunt->found += !dead || p->owner == ORPHANS;
         return;
     }
@@ -194,9 +205,20 @@ static void end_round(struct hunt *hunt, int64_t now)
     hunt->next = now + (pause < KILL_PAUSE_MAX_MS ? pause : KILL_PAUSE_MAX_MS);
 }
 
+static void postpone(struct hunt *hunt, int64_t now)
+{
+    if (hunting(hunt))
+        hunt->next = now + FREEZE_PAUSE_MS;
+}
+
 void tree_round(int64_t now)
 {
-    read_processes();
+    if (!read_processes()) {
+        postpone(&orphan_hunt, now);
+        for (unsigned i = 0; i < table_top; i++)
+            postpone(&table[i].hunt, now);
+        return;
+    }
     mark_owners();
     begin_round(&orphan_hunt);
     for (unsigned i = 0; i < table_top; i++)
@@ -210,7 +232,7 @@ void tree_round(int64_t now)
             continue;
         end_round(&e->hunt, now);
         if (e->hunt.vain > VAIN_ROUNDS_MAX && e->runner) {
-            e->ending.flags |= ENDING_KILLED_BY_US;
+            own_up(e);
             kill(e->runner, SIGKILL);
         }
     }
@@ -224,34 +246,29 @@ void tree_round(int64_t now)
     }
 }
 
+/* ---- hunts ---- */
+
+void tree_hunt(struct execution *e)
+{
+    e->hunt = (struct hunt){.phase = HUNT_FREEZE, .next = now_ms()};
+    e->deadline = e->idle_deadline = NEVER;
+}
+
+static bool striking(const struct hunt *hunt)
+{
+    return hunt->phase == HUNT_FREEZE || (hunt->phase == HUNT_KILL && hunt->rounds == 0);
+}
+
+bool tree_striking(void)
+{
+    for (unsigned i = 0; i < table_top; i++)
+        if (table[i].state == RUNNING && striking(&table[i].hunt))
+            return true;
+    return striking(&orphan_hunt);
+}
+
 void tree_hunt_orphans(bool all)
 {
     runners_too |= all;
     orphan_hunt = (struct hunt){.phase = HUNT_FREEZE, .next = now_ms()};
-}
-
-/* ---- the sandbox's count of processes killed for want of memory ---- */
-
-static int oom_file = -1;
-
-void oom_setup(void)
-{
-    oom_file = open("/sys/fs/cgroup/memory.events", O_RDONLY | O_CLOEXEC);
-    if (oom_file < 0)
-        oom_file = open("/sys/fs/cgroup/memory/memory.oom_control", O_RDONLY | O_CLOEXEC);
-}
-
-uint64_t oom_kills(void)
-{
-    char text[512];
-    ssize_t size = oom_file < 0 ? 0 : pread(oom_file, text, sizeof text - 1, 0);
-    if (size <= 0)
-        return 0;
-    text[size] = 0;
-    for (const char *line = text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        if (strncmp(line, "oom_kill ", 9) == 0)
-            return strtoull(line + 9, NULL, 10);
-    }
-    return 0;
 }

@@ -7,8 +7,10 @@ import os
 import pytest
 
 from remote_env import Execution, Sandbox
+from remote_env.protocol import Outcome
 from tests.engine.conftest import MakeSandbox
 from tests.support.outside import docker, processes, until
+from tests.support.server import SMALL
 
 ALONE = ["/.remote-env/init"]
 LOOP = "while :; do sleep 0.01; done"
@@ -101,6 +103,29 @@ def test_fork_bomb_at_the_process_limit_is_ended(make_sandbox: MakeSandbox, sand
     until(lambda: len(processes(sandbox)) >= 63, "the bomb fills the sandbox")
     execution.cancel().wait()
     assert execution.outcome is not None and execution.outcome.kind == "cancelled"
+    assert processes(sandbox) == ALONE
+    assert sandbox.run("echo lives").text == "lives\n"
+
+
+@pytest.mark.parametrize("escape", ["", "setsid "], ids=["plain", "escaping"])
+def test_fork_bomb_at_the_memory_limit_is_ended_with_its_command(make_sandbox: MakeSandbox, escape: str) -> None:
+    sandbox = make_sandbox(memory_bytes=SMALL // 2)
+    sandbox.run(f"printf '#!/bin/sh\n{escape}/bomb & {escape}/bomb & wait\n' > /bomb; chmod +x /bomb")
+    # The greediest process is the command's own: the OOM killer takes it before the bomb's.
+    execution = sandbox.run("/bomb & exec tail /dev/zero 2>/dev/null")
+    assert execution.outcome is not None and (execution.outcome.kind, execution.returncode) == ("oom", 137)
+    assert processes(sandbox) == ALONE
+    assert sandbox.run("sleep 300", timeout_s=0.2, grace_s=0).outcome == Outcome(kind="timed_out", clock="total", ran=True)
+    assert sandbox.run("echo lives").text == "lives\n"
+
+
+def test_timeout_ends_a_fork_bomb_that_lives_at_the_memory_limit(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox(memory_bytes=SMALL // 2)
+    # The OOM killer has to take the bomb's processes, never the command's own.
+    bomb = "b() { (echo 1000 > /proc/self/oom_score_adj; b | b) & }; b 2>/dev/null; exec sleep 300"
+    execution = sandbox.run(bomb, timeout_s=1, grace_s=0.1)
+    assert execution.outcome == Outcome(kind="timed_out", clock="total", ran=True)
+    assert execution.record.oom_kills > 0
     assert processes(sandbox) == ALONE
     assert sandbox.run("echo lives").text == "lives\n"
 

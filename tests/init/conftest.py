@@ -31,8 +31,8 @@ def start_init() -> Iterator[Callable[..., Init]]:
     """Starts inits; all of them are ended, and checked, after the test."""
     started: list[Init] = []
 
-    def start(binary: Path, *options: str, pid_namespace: bool = False) -> Init:
-        started.append(Init(binary, *options, pid_namespace=pid_namespace))
+    def start(binary: Path, *options: str, pid_namespace: bool = False, own_count: bool = False) -> Init:
+        started.append(Init(binary, *options, pid_namespace=pid_namespace, own_count=own_count))
         return started[-1]
 
     yield start
@@ -54,11 +54,23 @@ def server(init: Init) -> Server:
 
 
 @pytest.fixture
-def namespaced(start_init: Callable[..., Init], sanitized_binary: Path) -> Init:
-    """A sanitized init that is PID 1 of a pid namespace of its own."""
+def pid_namespaces() -> None:
     if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode != 0:
         pytest.skip("pid namespaces cannot be made here")
+
+
+@pytest.fixture
+def namespaced(start_init: Callable[..., Init], sanitized_binary: Path, pid_namespaces: None) -> Init:
+    """A sanitized init that is PID 1 of a pid namespace of its own."""
     init = start_init(sanitized_binary, pid_namespace=True)
+    init.server.connect()
+    return init
+
+
+@pytest.fixture
+def counted(start_init: Callable[..., Init], sanitized_binary: Path, pid_namespaces: None) -> Init:
+    """As `namespaced`, with a count of OOM kills that the test makes."""
+    init = start_init(sanitized_binary, pid_namespace=True, own_count=True)
     init.server.connect()
     return init
 

@@ -308,21 +308,39 @@ class Server:
         return message
 
 
-class Init:
-    """A running init, its server, and a directory for both."""
+OWN_COUNT = "mount -t tmpfs none /sys/fs/cgroup && printf 'oom_kill %020d\\n' 0 > /sys/fs/cgroup/memory.events && exec \"$@\""
 
-    def __init__(self, binary: Path, *options: str, pid_namespace: bool = False) -> None:
+
+class Init:
+    """A running init, its server, and a directory for both.
+
+    Args:
+        pid_namespace: it is PID 1 of a namespace of its own.
+        own_count: there it has a count of OOM kills of its own, see `count_oom_kill`.
+    """
+
+    def __init__(self, binary: Path, *options: str, pid_namespace: bool = False, own_count: bool = False) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="init-"))
         self.directory.chmod(0o777)  # commands of other users write here
         self.server = Server(self.directory)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         argv = [str(binary), "--socket", str(self.server.path), *options]
+        if own_count:
+            argv = ["sh", "-c", OWN_COUNT, "sh", *argv]
         if pid_namespace:
             argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *argv]
         self.process = subprocess.Popen(
             argv, env=BASE_ENV, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._stderr, start_new_session=True
         )
         self._pid_namespace = pid_namespace
+        self._oom_kills = 0
+
+    def count_oom_kill(self) -> None:
+        """What the kernel does when it kills one of the sandbox's processes for want of memory."""
+        self._oom_kills += 1
+        count = os.open(f"/proc/{self.pid}/root/sys/fs/cgroup/memory.events", os.O_WRONLY)
+        os.write(count, b"oom_kill %020d\n" % self._oom_kills)
+        os.close(count)
 
     @property
     def pid(self) -> int:

@@ -138,6 +138,46 @@ def fork_bomb(arena: Arena) -> None:
     arena.note(f"{rounds} bombs")
 
 
+BOMBS = (  # and whether the OOM killer takes the command's own process, or the timeout ends it
+    ("b() { b | b & }; b 2>/dev/null & exec tail /dev/zero", True),
+    (f"b() {{ (echo 1000 > /proc/self/oom_score_adj; b | b) & }}; b 2>/dev/null; {NEVER}", False),
+    ("printf '#!/bin/sh\\nsetsid /b & setsid /b & wait\\n' > /b; chmod +x /b; /b 2>/dev/null & exec tail /dev/zero", True),
+)
+
+
+@row(
+    "fork-bomb-memory", "A fork bomb meets the memory limit before the limit of processes",
+    "bombs in 64 MiB, whose first process the OOM killer takes or spares; commands in another sandbox meanwhile, "
+    "and in the bombed one afterwards, some of them into their timeouts", "sandbox",
+)  # fmt: skip
+def fork_bomb_out_of_memory(arena: Arena) -> None:
+    ours = arena.ours
+    sandbox = ours.new_sandbox(memory_bytes=SMALL // (4 if arena.short else 2), pids=4096)
+    rounds = max(2, arena.commands // 50)
+    each = max(2, arena.commands // rounds // 2)
+    kills = 0
+    for script, taken in itertools.islice(itertools.cycle(BOMBS), rounds):
+        ending = {"returncode": 137, "outcome": "oom"} if taken else {"returncode": -1, "outcome": "timed_out"}
+        bomb = arena.traffic.made_of(script, output="", **ending)
+        spec = {} if taken else TIMEOUT
+        seen: list[Execution] = []
+
+        def run(command: Command, spec: Mapping[str, Any] = spec, seen: list[Execution] = seen) -> Call:
+            return told(command, lambda: seen.append(sandbox.run(command.text, **spec)) or seen[-1])
+
+        with arena.meanwhile([bomb], workers=1, run=run):
+            arena.drive(arena.traffic.commands(each), workers=2)
+        assert seen and seen[0].record.oom_kills > 0, "the bomb did not meet the memory limit"
+        kills += seen[0].record.oom_kills
+        late = arena.traffic.made_of(NEVER, -1, "", outcome="timed_out")
+        after = [late, *arena.traffic.commands(each)]
+        arena.drive(after, workers=2, run=lambda command, late=late: ours.run(command, sandbox, **(TIMEOUT if command is late else {})))
+    left = arena.docker("top", str(sandbox.container_id), "-eo", "pid,args").splitlines()[2:]
+    assert not left, f"the bombs have left {left}"
+    sandbox.remove()
+    arena.note(f"{rounds} bombs, {kills} processes taken by the OOM killer")
+
+
 def _refused_forks(arena: Arena, container: str) -> int:
     """How often the limit of processes was hit in this container, by its cgroup (v1 or v2)."""
     pid = arena.docker("inspect", "-f", "{{.State.Pid}}", container).strip()
