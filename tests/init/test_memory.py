@@ -38,7 +38,11 @@ def ending(execution: Execution) -> Ending:
 
 
 def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """Its letter in /proc; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_what_the_oom_killer_leaves_of_a_command_is_dead_when_its_ending_is_said(counted: Init) -> None:

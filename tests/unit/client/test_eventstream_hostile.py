@@ -104,7 +104,7 @@ def test_bytes_that_were_told_wrongly_are_told_of(fake: StreamServer, hanging: E
 @pytest.mark.parametrize("beat", [b": alive\n", b":\n\n", b"retry: 5\n\n"], ids=["comments", "with empty lines", "fields without data"])
 def test_comments_do_not_keep_a_dead_stream_alive(fake: StreamServer, sandbox: Sandbox, beat: bytes) -> None:
     outlasted: list[Wire] = []
-    fake.script(lambda wire: (for_ever(wire, beat, 200_000), outlasted.append(wire)))
+    fake.script(lambda wire: (for_ever(wire, beat, 1_000_000_000), outlasted.append(wire)))
     with Client(fake.url, TOKEN, timings=replace(SOON, stream_silence_s=0.05)) as client:
         hanging = client.execution(sandbox.start("hang").id)
         fake.finish(hanging.id, DONE, b"right\n")
