@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.faults.matrix.row import ROWS, Row
 def main() -> int:
     """Exit code 0 when remote-env kept every promise in every row that was run, 1 when not, 2 for a wrong command line."""
     options = _parser().parse_args()
+    # As Ctrl-C does: the row's engine, server, containers and files are removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.list:
         for each in ROWS.values():
             print(f"{each.name:32} {each.part:10} {each.title}")

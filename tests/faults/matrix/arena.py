@@ -28,6 +28,7 @@ from tests.faults.matrix.traffic import Call, Command, Fate, Traffic
 from tests.support.server import BUSYBOX, Server
 
 QUIET_S = 30.0  # within which everything is back to its base line after the fault
+BYSTANDER_S = 7200  # longer than any row
 FD_SLACK = 12 + 16  # the engine's SDK keeps up to 16 idle connections
 THREAD_SLACK = 8
 RSS_SLACK = 96 << 20  # bytes
@@ -253,7 +254,10 @@ class Arena:
         """A container that is not ours, which no row may touch."""
         # As PID 1 it ignores SIGTERM: an engine that ends its containers takes 10 s over it.
         quick = ["--stop-signal", "SIGKILL"] if self.short else []
-        self._bystander = self.docker("run", "-d", "--network", "none", *quick, BUSYBOX, "sleep", "86400").strip()
+        # Should this process be killed, nobody removes it: it goes by itself. An engine of the row's own goes as a whole, and takes
+        # --rm for an order to remove when it starts again.
+        leave = ["--rm"] if self.row.engine == "shared" and not self.bystander_may_die else []
+        self._bystander = self.docker("run", "-d", *leave, "--network", "none", *quick, BUSYBOX, "sleep", f"{BYSTANDER_S}").strip()
         self._stack.callback(self.docker, "rm", "-f", self._bystander, check=False)
 
     def _check_surroundings(self) -> None:

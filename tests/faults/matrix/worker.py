@@ -90,15 +90,20 @@ class Worker:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            said = json.loads(line)
+        try:
+            for line in self.process.stdout:
+                said = json.loads(line)
+                with self._lock:
+                    command, answer = self._pending.pop(said.pop("number"))
+                try:
+                    answer.set_result(Call(command, Fate(said.pop("fate")), **said))
+                except (TypeError, ValueError) as error:
+                    answer.set_exception(error)  # it speaks another version of this protocol: whoever asked is to hear of it
+        finally:
             with self._lock:
-                command, answer = self._pending.pop(said.pop("number"))
-            answer.set_result(Call(command, Fate(said.pop("fate")), **said))
-        with self._lock:
-            left, self._pending = self._pending, {}
-        for command, answer in left.values():
-            answer.set_result(Call(command, Fate.FAILED, "the client's process is gone"))
+                left, self._pending = self._pending, {}
+            for command, answer in left.values():
+                answer.set_result(Call(command, Fate.FAILED, "the client's process is gone"))
 
 
 def main() -> None:
