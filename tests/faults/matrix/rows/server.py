@@ -293,7 +293,7 @@ def client_gone(arena: Arena, killed_at: list[tuple[str, int]] | None = None) ->
     lease_s, timeout_s = 20.0 * max(arena.scale, 0.1), 30.0 * max(arena.scale, 0.1)
     traffic, each = arena.traffic, (arena.commands + 3) // 4
 
-    def tenant(on_lease_end: str, outcome: str, *also: Result) -> tuple[Tenant, dict[str, Command]]:
+    def tenant(on_lease_end: str, outcome: str, timeout_s: float, *also: Result) -> tuple[Tenant, dict[str, Command]]:
         halves = []
         script = "echo so far; sleep 100000"
         for _ in range(2):
@@ -305,10 +305,11 @@ def client_gone(arena: Arena, killed_at: list[tuple[str, int]] | None = None) ->
         arena.on_close(made.kill)
         return made, {eid: command for half in halves for eid, command in half}
 
-    waits, its_waiting = tenant("wait", "timed_out")
+    waits, its_waiting = tenant("wait", "timed_out", timeout_s)
     # A server that starts gives every lease a full new term, within which a command's own timeout may come first.
     also = (Result(-1, "so far\n", "timed_out"),) if killed_at else ()
-    kills, its_killed = tenant("kill", "cancelled", *also)
+    # Its client renews the lease until it is killed: on a busy machine that is long after these commands have begun.
+    kills, its_killed = tenant("kill", "cancelled", timeout_s if killed_at else 20 * timeout_s, *also)
     ids = {command.name: eid for eid, command in (its_waiting | its_killed).items()}
     commands = [*its_waiting.values(), *its_killed.values()]
     until_running(arena, commands)
