@@ -7,11 +7,17 @@ In its configuration:
       image: python:3.12-slim
 
 It takes what mini-swe-agent's own DockerEnvironment takes and answers as that one does, with the container on another machine, and with
-each command run at most once whatever happens to the connection or to the server on the way.
+each command run at most once whatever happens to the connection or to the server on the way. For version 1: `minisweagent_v1`.
+
+Its batch runners give their instances' images to the environment class `docker` alone. This runs them with every `docker` environment in
+a sandbox instead, their configurations unchanged:
+
+    python -m remote_env.harness.minisweagent swebench --subset verified --workers 32 --output results
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import platform
@@ -134,7 +140,12 @@ class RemoteDockerEnvironment:
             Submitted: mini-swe-agent's; the command succeeded and its output begins with the submission marker.
             SandboxGone: the sandbox is gone, and an earlier call has said so, or it was cleaned up.
         """
-        command = action if isinstance(action, str) else action.get("command", "")
+        answer = self.run(action if isinstance(action, str) else action.get("command", ""), cwd, timeout)
+        self._check_finished(answer)
+        return answer
+
+    def run(self, command: str, cwd: str = "", timeout: float | None = None) -> dict[str, Any]:
+        """`execute`, and an output that submits is an output like any other."""
         argv = [*self.config.interpreter, command]
         limit = timeout or self.config.timeout
         try:
@@ -152,7 +163,6 @@ class RemoteDockerEnvironment:
                 self._gone_reported = self._gone_reported or answer["extra"]["outcome"] == "lost"
             elif answer["extra"]["outcome"] == "failed_to_start":
                 answer["output"] = sentence(execution.record)  # a missing interpreter needs words, as an engine has them
-        self._check_finished(answer)
         return answer
 
     def get_template_vars(self, **kwargs: Any) -> dict[str, Any]:
@@ -286,3 +296,26 @@ def _expire(reference: weakref.ref[RemoteDockerEnvironment]) -> None:
         env._expired = True
         env.logger.warning(env._life_is_over())
         env.cleanup()
+
+
+def take_docker() -> None:
+    """From now on `environment_class: docker` of mini-swe-agent, whichever version is installed, is an environment of ours."""
+    from minisweagent import __version__, environments
+
+    module = "remote_env.harness.minisweagent" + ("_v1" if __version__.startswith("1.") else "")
+    environments._ENVIRONMENT_MAPPING["docker"] = f"{module}.RemoteDockerEnvironment"
+
+
+def main() -> None:
+    """mini-swe-agent's `mini-extra`, with its docker environments in sandboxes. Takes its arguments."""
+    try:
+        from minisweagent import __version__
+    except ImportError:
+        raise SystemExit("mini-swe-agent is not installed: pip install 'remote-env[minisweagent]'") from None
+    take_docker()
+    at = "minisweagent.run" if __version__.startswith("1.") else "minisweagent.run.utilities"
+    importlib.import_module(f"{at}.mini_extra").main()
+
+
+if __name__ == "__main__":
+    main()
