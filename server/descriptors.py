@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from server.messages import BadMessage
 
+_PTMX = os.makedev(5, 2)  # what every pty's master was opened from (pts(4))
+
 
 def memfd(name: str, content: bytes) -> int:
     """A descriptor to read `content` from, at its beginning."""
@@ -56,6 +58,11 @@ def read_body(fd: int, length: int) -> bytes:
 
 
 def is_read_end(fd: int) -> bool:
-    """A read end. A write end, or a descriptor that only names a FIFO, would fail at the first read."""
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    return stat.S_ISFIFO(os.fstat(fd).st_mode) and flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_PATH
+    """A pipe's read end, or a terminal's other side. A write end, or a descriptor that only names a FIFO, would fail at the
+    first read; any other device could be anything."""
+    flags, facts = fcntl.fcntl(fd, fcntl.F_GETFL), os.fstat(fd)
+    if flags & os.O_PATH:
+        return False
+    if stat.S_ISCHR(facts.st_mode):
+        return facts.st_rdev == _PTMX and flags & os.O_ACCMODE == os.O_RDWR
+    return stat.S_ISFIFO(facts.st_mode) and flags & os.O_ACCMODE == os.O_RDONLY

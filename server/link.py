@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Protocol
 
 from server import messages
+from server.agentrequests import AgentRequests
 from server.descriptors import close_all, is_read_end, memfd, read_body, receive
 from server.failpoints import failpoint
-from server.messages import BadMessage, FromInit, Hello, Pipes, Run, RunFlag, Started, Type
+from server.messages import BadMessage, FilesReady, FromInit, Hello, Pipes, Run, RunFlag, Started, Type
 
 log = logging.getLogger("server.link")
 
 SOCKET_NAME = "server.sock"
-SUPPORTED_VERSIONS = frozenset({1, messages.LINK_VERSION})
+SUPPORTED_VERSIONS = frozenset({1, 2, messages.LINK_VERSION})
 """Link versions that this server speaks: its own, and those of inits that were started by servers before it."""
 
 _STRANGERS = 4  # connections at once that have not said hello yet
@@ -84,6 +85,7 @@ class Link:
         self._hello: Hello | None = None
         self._pipes: dict[str, tuple[int, ...]] = {}
         self._expecting = 0
+        self._agents = AgentRequests()
         self._writing = False
         self.version = 0
         self.open = True
@@ -116,7 +118,7 @@ class Link:
         """Send a run. False: not now; `on_ready` will be called, try again then (its place is kept by the caller)."""
         if not self.ready:
             return False
-        body = messages.run_body(run)
+        body = messages.run_body(run, self.version)
         fds: list[int] = []
         try:
             if len(body) > messages.PACKET_LIMIT - 8:
@@ -133,6 +135,15 @@ class Link:
             return False
         finally:
             close_all(fds)
+
+    async def files(self, user: str) -> int:
+        """A socket to a new file agent with this user's identity in the sandbox, the caller's. Raises OSError with the reason
+        (ENOSYS: an init before there were any), ConnectionError where link or agent end meanwhile."""
+        if not self.open or not self.welcomed:
+            raise ConnectionError("the link to the init is not there")
+        if self.version < messages.SESSIONS_SINCE:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        return await self._agents.ask(self.send, user)
 
     def _try(self, packet: bytes, fds: Sequence[int]) -> bool:
         try:
@@ -214,7 +225,8 @@ class Link:
             else:
                 body = messages.packet_body(data)
             message = messages.parse(type_, body)
-            if len(fds) not in self._read_ends(message) or not all(map(is_read_end, fds)):
+            agent = isinstance(message, FilesReady)
+            if not agent and (len(fds) not in self._read_ends(message) or not all(map(is_read_end, fds))):
                 raise BadMessage(f"{type_.name} came with {len(fds)} descriptors, or with others than pipes")
             self._message(message, fds)
         finally:
@@ -254,6 +266,9 @@ class Link:
         else:
             if not self.welcomed:
                 raise BadMessage(f"{type(message).__name__} came before the welcome")
+            if isinstance(message, FilesReady):
+                self._agents.answer(message, fds)
+                return
             read_ends = tuple(fds)
             fds.clear()
             self._owner.on_message(self, message, read_ends)
@@ -286,6 +301,7 @@ class Link:
         self._sock.close()
         close_all([fd for pipes in self._pipes.values() for fd in pipes])
         self._pipes = {}
+        self._agents.fail()
         log.debug("link of pid %s closed: %s", self._pid, why)
         self._gone(self)
         if self.welcomed:

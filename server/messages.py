@@ -1,4 +1,4 @@
-"""The link's messages, version 2: what server and init say to each other, as bytes.
+"""The link's messages, version 3: what server and init say to each other, as bytes.
 
 The link is a ``SOCK_SEQPACKET`` unix socket; one message is one packet. This file and ``init/link.h`` are the
 two halves of one definition; ``tests/init`` holds them against each other.
@@ -10,12 +10,14 @@ two halves of one definition; ``tests/init`` holds them against each other.
     server → init                                               descriptors
     RUN      number u64 | id | run flags u32 | timeout_ms u64 | idle_timeout_ms u64 | grace_ms u32 | user | workdir
              | argc u32 | argv… | envc u32 | "NAME=value"…      [memfd of a LARGE body] [stdin]
+             | session | rows u32 | cols u32 | stdin path       (an empty string: none)
     SKIP     number u64 | id
     KILL     id
     ACK      id
     SIGNAL   id | signal u32
     ACTIVITY id                                                 output was seen: starts the idle clock again
     WELCOME  orphan_ms u64                                      the hello is accepted
+    FILES    request u32 | user                                 asks for a file agent
 
     init → server
     HELLO    version u32 | incarnation 16 | secret 16 | highest u64 | pipes u32 | count u32 | entries…
@@ -24,9 +26,17 @@ two halves of one definition; ``tests/init`` holds them against each other.
     STARTED  id | number u64 | started_ns u64                   the read end of its output; SPLIT: of stdout, of stderr
     ENDED    id | number u64 | ENDING
     STALE    id | number u64                                    REFUSE: the number was taken before
+    FILES_READY  request u32 | error i32                        a socket to the file agent, where error (an errno) is 0
 
     SPLIT    an execution that was started with this flag has two read ends: in PIPES its id stands twice in a row, in one
-             packet, stdout's first. `pipes` counts read ends. Version 1 is the same without SPLIT.
+             packet, stdout's first. `pipes` counts read ends.
+    SESSION  the execution is a shell that is kept: argv is (shell) or (shell, "-l"). A RUN that names it in `session` has one
+             command as its argv, which this shell runs; its read ends are the session's own, once more.
+    TTY      the read end is a terminal's other side, to be written to as well; its end of file is EIO. With SESSION: it has a
+             terminal beside its pipe. With `session`: the command runs on that terminal.
+    FILES    the first packet on the agent's socket is i32: 0, or the errno for which it could not become the user.
+
+    Version 2 is the same without what stands behind env in RUN, its flags from SESSION on and FILES; version 1 without SPLIT, too.
 
     ENDING   kind u8 | cause u8 | flags u8 | stage u8 | status i32 | started_ns u64 | ended_ns u64 | cpu_us u64
              | max_rss_bytes u64 | waited_ms u64 | oom_kills u32 | 0 u32
@@ -42,8 +52,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
 
-LINK_VERSION = 2
+LINK_VERSION = 3
 SPLIT_SINCE = 2  # the version that brought RunFlag.SPLIT
+SESSIONS_SINCE = 3  # the version that brought sessions, terminals, files of stdin, long scripts and file agents
 PACKET_LIMIT = 65536  # bytes, header included; a longer message travels as LARGE
 BODY_LIMIT = 32 << 20  # bytes; beyond the HTTP body limit (16 MiB) with room for JSON's escapes
 PIPES_PER_PACKET = 64  # read ends; the kernel's own limit is 253 (SCM_MAX_FD)
@@ -53,9 +64,11 @@ _HEADER = struct.Struct("<BBHI")
 _U8 = struct.Struct("<B")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
+_I32 = struct.Struct("<i")
 _ENDING = struct.Struct("<BBBBiQQQQQII")
 _HELLO = struct.Struct("<I16s16sQII")
 _RUN_CLOCKS = struct.Struct("<IQQI")
+_RUN_SIZE = struct.Struct("<II")
 
 
 class BadMessage(ValueError):
@@ -70,11 +83,13 @@ class Type(IntEnum):
     SIGNAL = 5
     ACTIVITY = 6
     WELCOME = 7
+    FILES = 8
     HELLO = 64
     PIPES = 65
     STARTED = 66
     ENDED = 67
     STALE = 68
+    FILES_READY = 69
 
 
 class RunFlag(IntFlag):
@@ -82,6 +97,11 @@ class RunFlag(IntFlag):
     SHELL = 2  # argv[0] may be replaced by "sh" where the image does not have it
     MAKE_WORKDIR = 4  # make the working directory when it is missing
     SPLIT = 8  # stdout and stderr each have a pipe
+    SESSION = 16  # a session's shell, kept for the commands that are sent to it
+    TTY = 32  # it runs on a terminal; SESSION: it has one, for the commands that ask for it
+    ECHO_OFF = 64  # what is typed into the terminal is not shown
+    UNLINK_STDIN = 128  # the file that is its standard input is removed once it is open
+    SCRIPT = 256  # the last string of argv is a command too long for one argument
 
 
 class EndingKind(IntEnum):
@@ -104,6 +124,7 @@ class EndingFlag(IntFlag):
     ALONE = 2  # no other execution ran in the sandbox at any time during this one
     RUNNER_KILLED = 4  # its runner was killed from inside the sandbox; what was left of it was killed
     KILLED_BY_US = 8  # the init sent SIGKILL to it
+    SESSION_OVER = 16  # its session's shell ended with it
 
 
 class Stage(IntEnum):
@@ -118,6 +139,7 @@ class Stage(IntEnum):
     STDIN = 6
     CAPACITY = 7
     REQUEST = 8
+    SESSION = 9  # it has no such session, or one that is busy or over
 
 
 @dataclass(frozen=True)
@@ -132,6 +154,10 @@ class Run:
     timeout_ms: int = 0  # 0: none
     idle_timeout_ms: int = 0
     grace_ms: int = 2000
+    session: str = ""  # the one that it is a command of
+    rows: int = 0  # of its terminal
+    cols: int = 0
+    stdin_path: str = ""  # a file inside the sandbox
 
 
 @dataclass(frozen=True)
@@ -194,7 +220,13 @@ class Stale:
     number: int
 
 
-FromInit = Hello | Pipes | Started | Ended | Stale
+@dataclass(frozen=True)
+class FilesReady:
+    request: int
+    error: int  # an errno; 0: a socket comes with it
+
+
+FromInit = Hello | Pipes | Started | Ended | Stale | FilesReady
 
 
 def _string(text: str | bytes) -> bytes:
@@ -221,7 +253,17 @@ def large_packet(type_: Type, body_length: int) -> bytes:
     return _HEADER.pack(type_, LARGE, 0, body_length)
 
 
-def run_body(run: Run) -> bytes:
+def run_body(run: Run, version: int = LINK_VERSION) -> bytes:
+    """As an init of this version reads it. Raises BadMessage for what it could not be told."""
+    news: tuple[bytes, ...] = (
+        _string(run.session),
+        _RUN_SIZE.pack(run.rows, run.cols),
+        _string(run.stdin_path),
+    )
+    if version < SESSIONS_SINCE:
+        if run.session or run.stdin_path or run.flags >= RunFlag.SESSION:
+            raise BadMessage(f"an init of link version {version} has no sessions, terminals, files of stdin or scripts")
+        news = ()
     return b"".join(
         (
             _U64.pack(run.number),
@@ -231,6 +273,7 @@ def run_body(run: Run) -> bytes:
             _string(run.workdir),
             _strings(run.argv),
             _strings(run.env),
+            *news,
         )
     )
 
@@ -257,6 +300,17 @@ def activity(id_: str) -> bytes:
 
 def welcome(orphan_ms: int) -> bytes:
     return packet(Type.WELCOME, _U64.pack(orphan_ms))
+
+
+def files(request: int, user: str) -> bytes:
+    return packet(Type.FILES, _U32.pack(request) + _string(user))
+
+
+def agent_error(greeting: bytes) -> int:
+    """The errno in a file agent's first packet, 0 where it serves. Raises BadMessage."""
+    if len(greeting) != _I32.size:
+        raise BadMessage("a file agent's first packet is no number")
+    return int(_I32.unpack(greeting)[0])
 
 
 class _Reader:
@@ -333,6 +387,8 @@ def parse(type_: Type, body: bytes) -> FromInit:
         message = Stale(reader.id(), reader.number(_U64))
     elif type_ is Type.PIPES:
         message = Pipes(tuple(reader.id() for _ in range(_count(reader, PIPES_PER_PACKET))))
+    elif type_ is Type.FILES_READY:
+        message = FilesReady(reader.number(_U32), reader.number(_I32))
     elif type_ is Type.HELLO:
         message = _parse_hello(reader)
     else:

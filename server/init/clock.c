@@ -1,16 +1,13 @@
 /* Clocks: a command's timeouts, the grace before its killing, the wait for an absent server, the init's own day. */
 #include "link.h"
 
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define DAY_MS (24ll * 3600 * 1000)
 #define LONGEST_MS (1ll << 50) /* keeps sums within 64 bits */
 #define LOOK_MS 50             /* how often pipes are looked at while the server is away */
+#define EARLY_MS 100           /* a shell that has just begun may be between fork and exec, where a SIGINT is lost on it */
 #define SIGNAL_RETRY_MS 1      /* until the runner has forked its command */
 
 static int64_t orphan_ms = DAY_MS;
@@ -31,7 +28,8 @@ int64_t clock_away_ms(void)
 void clock_start(struct execution *e, const struct request *request)
 {
     int64_t now = now_ms();
-    e->grace_ms = request->grace_ms;
+    e->began = now;
+    e->hunt.grace_ms = request->grace_ms;
     e->idle_ms = clamp(request->idle_timeout_ms);
     e->deadline = request->timeout_ms ? now + clamp(request->timeout_ms) : NEVER;
     e->idle_deadline = e->idle_ms ? now + e->idle_ms : NEVER;
@@ -53,31 +51,29 @@ void clock_activity(const struct id *id)
     restart_idle(e, now_ms());
 }
 
+static bool has_processes(const struct execution *e)
+{
+    return e->runner || e->session;
+}
+
 void clock_condemn(struct execution *e, uint8_t cause)
 {
     table_absorb(e); /* an end that came first wins */
-    if (e->state != RUNNING || e->reported || !e->runner || e->ending.cause != CAUSE_NONE)
+    if (e->state != RUNNING || e->reported || !has_processes(e) || e->ending.cause != CAUSE_NONE)
         return;
     e->ending.cause = cause;
     e->deadline = e->idle_deadline = NEVER;
-    e->hunt = (struct hunt){.phase = HUNT_GRACE, .next = now_ms() + e->grace_ms};
-    e->signals |= 1ull << (SIGTERM - 1);
+    e->hunt.phase = HUNT_GRACE;
+    e->hunt.next = now_ms() + e->hunt.grace_ms;
+    e->signals |= 1ull << ((session_is_command(e) ? SIGINT : SIGTERM) - 1);
+    if (session_is_command(e) && now_ms() - e->began < EARLY_MS)
+        e->hunt.interrupt_at = now_ms() + EARLY_MS;
+    if (e->session && !session_is_command(e))
+        e->signals |= 1ull << (SIGHUP - 1); /* an interactive shell has no ear for SIGTERM */
     table_send_signals(e);
 }
 
-/* ---- the pipes, as far as they tell of time ---- */
-
-static bool pipe_full(int read_end)
-{
-    char path[32];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", read_end);
-    struct pollfd end = {.fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC), .events = POLLOUT};
-    if (end.fd < 0)
-        return false;
-    bool full = poll(&end, 1, 0) == 0;
-    close(end.fd);
-    return full;
-}
+/* ---- waits for an absent server ---- */
 
 void clock_settle_wait(struct execution *e)
 {
@@ -86,41 +82,18 @@ void clock_settle_wait(struct execution *e)
     e->full_since = 0;
 }
 
-static bool output_full(const struct execution *e)
-{
-    for (unsigned i = 0; i < STREAMS_MAX; i++)
-        if (e->streams[i].read_end >= 0 && pipe_full(e->streams[i].read_end))
-            return true;
-    return false;
-}
-
-/* New bytes in a pipe are activity that no server told of. */
-static bool output_grew(struct execution *e)
-{
-    bool grew = false;
-    for (unsigned i = 0; i < STREAMS_MAX; i++) {
-        struct stream *stream = &e->streams[i];
-        int unread = 0;
-        if (stream->read_end < 0 || ioctl(stream->read_end, FIONREAD, &unread))
-            continue;
-        grew |= unread > stream->unread;
-        stream->unread = unread;
-    }
-    return grew;
-}
-
 static void look_at_pipes(int64_t now)
 {
     for (unsigned i = 0; i < table_top; i++) {
         struct execution *e = &table[i];
         if (e->state != RUNNING)
             continue;
-        bool full = output_full(e);
+        bool full = stream_full(e);
         if (!full)
             clock_settle_wait(e);
         else if (!e->full_since)
             e->full_since = now;
-        if (output_grew(e) || full)
+        if (stream_grew(e) || full)
             restart_idle(e, now);
     }
 }
@@ -142,20 +115,28 @@ void clock_server_lost(void)
 
 static void tick_execution(struct execution *e, int64_t now)
 {
-    if (e->state != RUNNING || !e->runner)
+    if (e->state != RUNNING || !has_processes(e))
         return;
+    if (session_is_command(e) && now >= e->hunt.interrupt_at) {
+        e->hunt.interrupt_at = NEVER;
+        e->signals |= 1ull << (SIGINT - 1);
+    }
     if (e->signals)
         table_send_signals(e);
     if (now >= e->deadline)
         clock_condemn(e, CAUSE_TOTAL);
     else if (now >= e->idle_deadline) {
-        if (output_grew(e) || output_full(e))
+        if (stream_grew(e) || stream_full(e))
             restart_idle(e, now); /* who waits for us does not idle */
         else
             clock_condemn(e, CAUSE_IDLE);
     }
-    if (e->hunt.phase == HUNT_GRACE && now >= e->hunt.next)
-        tree_hunt(e);
+    if (e->hunt.phase == HUNT_GRACE && now >= e->hunt.next) {
+        if (session_is_command(e) && !e->hunt.warned)
+            e->hunt.phase = HUNT_TERM;
+        else
+            tree_hunt(e);
+    }
 }
 
 static int64_t earliest(int64_t a, int64_t b)
@@ -188,6 +169,8 @@ int64_t clock_tick(void)
             continue;
         tick_execution(e, now);
         round |= e->hunt.phase > HUNT_GRACE && now >= e->hunt.next;
+        if (e->hunt.phase == HUNT_KILL && session_is_command(e) && !e->reported && now >= e->hunt.patience_ends)
+            session_give_up(e);
     }
     if (round)
         tree_round(now);
@@ -202,6 +185,8 @@ int64_t clock_tick(void)
         if (e->state != RUNNING)
             continue;
         next = earliest(next, earliest(e->deadline, earliest(e->idle_deadline, e->hunt.next)));
+        if (session_is_command(e))
+            next = earliest(next, e->hunt.interrupt_at);
         if (e->signals)
             next = earliest(next, now + SIGNAL_RETRY_MS);
     }

@@ -13,7 +13,7 @@
  *  5. BOUNDED    Nothing is allocated on behalf of server or sandbox. The table is static; messages are not queued but
  *                derived from it; what cannot be taken in stays unread.                             (table.c, link.c)
  *  6. NO WAITING This process never blocks: not on the server, not on the sandbox. Whatever a sandbox can make slow
- *                (its passwd file, its working directory) is touched by the command's own process only.       (run.c)
+ *                (its passwd file, its working directory) is touched by the command's own process only.   (command.c)
  *  7. CLOCKS     Only the init enforces a command's timeouts; they hold while the server is away.           (clock.c)
  *  8. WHOLE KILL What a command started is found by descent, not by name, group or session: the runner is a child
  *                subreaper. After a timeout, a KILL or a main process that the OOM killer took, the ending is said when
@@ -25,8 +25,11 @@
  * 12. ORPHANED   An init without an accepted hello for a day (the server sets it) ends its sandbox.        (clock.c)
  * 13. NO MEMORY  Where the sandbox leaves it no memory to get on with, everybody else is stopped until it has.
  *                                                                                                          (memory.c)
+ * 14. OWN WORD   What a session's shell says of a command is the sandbox's word: it is believed of that session alone, read
+ *                a bounded piece a turn, and a word out of place costs the session. There are at most 64.   (session.c)
  *
  * Processes:   init ─ runner (same session as the init, child subreaper) ─ command (a session of its own) ─ …
+ *                   └ file agent (same session as the init, a user's identity)
  */
 #ifndef INIT_H
 #define INIT_H
@@ -44,6 +47,7 @@
 #define TABLE_SIZE 2048 /* executions that run or wait for their ACK; a full table stops reading */
 #endif
 #define ID_LENGTH_MAX 64
+#define SESSIONS_MAX 64
 #define NEVER INT64_MAX
 
 /* An id compares as a whole: bytes beyond its length are zero. */
@@ -78,13 +82,18 @@ struct stream {
     int unread;   /* bytes in the pipe when last looked at */
 };
 
-enum hunt_phase { HUNT_NONE, HUNT_GRACE, HUNT_FREEZE, HUNT_KILL };
+enum hunt_phase { HUNT_NONE, HUNT_GRACE, HUNT_TERM, HUNT_FREEZE, HUNT_KILL };
 
-/* One killing: SIGTERM and a grace, then rounds over /proc that freeze, then rounds that kill. */
+/* One killing: SIGTERM and a grace, then rounds over /proc that freeze, then rounds that kill. A session's command: SIGINT
+   to its shell and a grace, a round of SIGTERM to what the command started and a grace, then the same rounds. */
 struct hunt {
     enum hunt_phase phase;
     unsigned rounds, vain; /* rounds so far in this phase; kill rounds in a row that found nothing */
     int64_t next;          /* ms, when the phase goes on */
+    int64_t grace_ms;
+    bool warned;           /* the round of SIGTERM has been */
+    int64_t interrupt_at;  /* ms, when SIGINT is sent once more; of a session's command */
+    int64_t patience_ends; /* ms, when the shell itself goes if it still says nothing */
     unsigned fresh, found; /* of the round at hand: not frozen yet; seen at all */
 };
 
@@ -98,12 +107,14 @@ struct execution {
     bool started_due, ended_due, queued; /* what the link has yet to say of it */
     struct id id;
     uint64_t number;
-    pid_t runner;
+    pid_t runner;             /* 0: gone, or a session's command, which has none of its own */
+    struct session *session;  /* that it is the shell or a command of, while that lives */
+    bool terminal;            /* its read end is a terminal's other side */
     struct stream streams[STREAMS_MAX];
     struct ending ending;
     uint64_t oom_before;
     uint64_t signals; /* bit n-1: signal n is to be sent to the process group */
-    int64_t deadline, idle_deadline, idle_ms, grace_ms;
+    int64_t began, deadline, idle_deadline, idle_ms;
     int64_t full_since; /* since when a pipe of it is full with nobody there to read it, 0: none is */
     struct hunt hunt;
 };
@@ -116,8 +127,20 @@ struct request { /* a RUN, its strings still lying in the message, without NULs 
     uint32_t grace_ms;
     char *user, *workdir, *argv, *env;
     uint32_t user_length, workdir_length, argc, envc;
+    struct id session; /* length 0: none */
+    uint32_t rows, columns;
+    char *stdin_path;
+    uint32_t stdin_path_length;
     int stdin_fd; /* -1: none was passed */
 };
+
+/* What a command's process is given, -1 where there is none. The init closes its own after the fork. */
+struct ends {
+    int out[STREAMS_MAX]; /* where it writes: one for both, or stdout's and stderr's */
+    int terminal;
+    int go, text, status, go_on; /* a session's shell: see session.c; go_on is the init's end of go */
+};
+#define ENDS (sizeof(struct ends) / sizeof(int))
 
 /* main.c */
 struct settings {
@@ -143,12 +166,56 @@ bool table_skip(uint64_t number, const struct id *id);
 void table_ack(const struct id *id);
 void table_signal(const struct id *id, uint32_t signal);
 void table_send_signals(struct execution *e);
+void table_end_unrun(struct execution *e, uint8_t kind, uint8_t stage, int32_t error);
+void table_end_running(struct execution *e);
+void table_started(struct execution *e, const struct request *request);
+struct report *table_report(const struct execution *e);
 struct execution *table_find(const struct id *id);
-unsigned table_read_ends(const struct execution *e, int fds[STREAMS_MAX]); /* those that there are, stdout's first */
 void table_collect(void);                      /* take in what runners reported */
 void table_absorb(struct execution *e);
 void table_reap(void);                         /* wait for children */
 void table_orphans_gone(void);
+
+/* stream.c; 0 or an errno */
+unsigned stream_read_ends(const struct execution *e, int fds[STREAMS_MAX]); /* those that there are, stdout's first */
+bool stream_make_pipe(int *read_end, int *write_end);
+int stream_make(struct execution *e, const struct request *request, struct ends *ends);
+int stream_copy(struct execution *e, const int read_ends[STREAMS_MAX]);
+bool stream_full(const struct execution *e); /* whoever writes has to wait */
+bool stream_grew(struct execution *e);       /* since it was asked last */
+void stream_close(struct execution *e);
+void ends_close(const struct ends *ends);
+
+/* terminal.c */
+int terminal_make(const struct request *request, int *master, int *terminal); /* 0 or an errno */
+void terminal_renew(int terminal, bool echo); /* nothing is typed, modes are as at first */
+int terminal_enter(int terminal, uid_t uid);  /* makes it the calling session's; 0 or an errno */
+
+/* session.c */
+struct session {
+    struct execution *shell;   /* NULL: this one is free */
+    struct execution *command; /* that runs or waits for its ACK */
+    int go, text, status;      /* numbers to the shell; what it is to run; numbers and exit codes from it */
+    int master, terminal;      /* the sides of its terminal, or -1 */
+    bool echo;                 /* of the terminal */
+    bool heard;                /* the shell is there: it has said something */
+    bool plain;                /* it is no bash */
+    bool on_terminal;          /* its command is to run there */
+    uint64_t began;            /* when its command was sent, in ticks since boot as /proc has them */
+    pid_t before;              /* the last pid that there was then */
+    char line[32];             /* of what it says, so far */
+    unsigned length, noise;    /* noise: lines since its command was sent */
+};
+int session_open(struct execution *shell, const struct request *request, struct ends *ends); /* 0 or an errno */
+void session_run(struct execution *e, const struct request *request);
+bool session_is_command(const struct execution *e);
+void session_hear(struct session *s);         /* a bounded piece of what its shell says */
+void session_over(struct execution *shell);   /* its shell has ended */
+void session_give_up(struct execution *e);    /* its command cannot be ended but by ending all of it */
+void session_forget(const struct execution *e);
+struct pollfd;
+unsigned session_watch(struct pollfd *fds);   /* the ends to wait at, at most SESSIONS_MAX */
+void session_watched(const struct pollfd *fds, unsigned count);
 
 /* clock.c */
 void clock_start(struct execution *e, const struct request *request);
@@ -176,7 +243,29 @@ void memory_turn_begins(void);
 void memory_turn_ends(void);
 
 /* run.c */
-pid_t run_start(struct execution *e, struct report *report, struct request *request, const int write_ends[STREAMS_MAX]);
+pid_t run_start(const struct execution *e, struct report *report, struct request *request, const struct ends *ends);
+void close_all_but(int *kept, size_t count);
+
+/* command.c */
+void raise_oom_score(void);
+_Noreturn void command_start(struct request *request, pid_t runner, const struct ends *ends, struct report *report);
+
+/* shell.c */
+#define SHELL_ARGUMENTS 8
+int shell_arm(const struct ends *ends, bool bash); /* puts a session's descriptors in their places; 0 or an errno */
+void shell_arguments(char *const *argv, bool bash, char *out[SHELL_ARGUMENTS]);
+bool shell_is_bash(const char *program);
+/* What `text` begins with; bash begins to read behind it. */
+#define SHELL_FIRST "{ exec 8<&-; case $- in *e*) ;; *) _remote_env \"$REMOTE_ENV\";; esac; } 2>/dev/null; "
+bool shell_send(const struct session *s, uint64_t number); /* "run what is in `text`", more than once where need be */
+bool shell_ask(const struct session *s);                   /* to say once more what became of the last number */
+
+/* agent.c */
+int agent_start(const char *user, uint32_t length, int *socket); /* 0 or an errno */
+bool agent_gone(pid_t pid); /* true: it was one */
+
+/* files.c */
+_Noreturn void files_serve(int socket);
 
 /* user.c */
 #define GROUPS_MAX 1024
@@ -188,5 +277,6 @@ struct user {
     char home[4096];
 };
 int user_find(const char *spec, struct user *user); /* 0 or an errno */
+int user_become(const struct user *user);           /* 0 or an errno */
 
 #endif

@@ -9,15 +9,14 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define READ_BURST 64       /* packets, before the rest of the loop has its turn */
 #define STALE_MAX 64        /* answers that wait; then reading stops */
+#define READY_MAX 16        /* as many file agents that wait to be told of */
 #define SEND_RETRY_MS 5     /* after ETOOMANYREFS and the like, which poll does not tell the end of */
 #define BLOCKED_MS 1000     /* a RUN that finds no room for so long: a new link, so that ACKs and KILLs get through */
-#define PASSED_MAX 253      /* descriptors in one packet (SCM_MAX_FD) */
 
 static struct sockaddr_un address;
 static unsigned char incarnation[SECRET_SIZE], secret[SECRET_SIZE];
@@ -35,6 +34,8 @@ static uint16_t say[TABLE_SIZE]; /* ring of slots with something due; a slot is 
 static unsigned say_head, say_count;
 static struct { struct id id; uint64_t number; } stale[STALE_MAX];
 static unsigned stale_head, stale_count;
+static struct { uint32_t request; int32_t error; int socket; } ready[READY_MAX];
+static unsigned ready_head, ready_count;
 
 static void link_down(void)
 {
@@ -47,6 +48,11 @@ static void link_down(void)
     wait_writable = false;
     blocked_since = 0;
     send_at = 0;
+    for (; ready_count; ready_count--) {
+        if (!ready[ready_head].error)
+            close(ready[ready_head].socket);
+        ready_head = (ready_head + 1) % READY_MAX;
+    }
     piped_count = piped_said = say_head = say_count = stale_head = stale_count = 0;
     for (unsigned i = 0; i < table_top; i++)
         table[i].started_due = table[i].ended_due = table[i].queued = false;
@@ -111,7 +117,7 @@ static bool send_hello(void)
     uint32_t read_ends = 0;
     for (unsigned i = 0; i < table_top; i++) {
         int fds[STREAMS_MAX];
-        unsigned count = table[i].state == FREE ? 0 : table_read_ends(&table[i], fds);
+        unsigned count = table[i].state == FREE ? 0 : stream_read_ends(&table[i], fds);
         if (count)
             piped[piped_count++] = (uint16_t)i;
         read_ends += count;
@@ -137,7 +143,7 @@ static bool send_pipes(void)
         char *p = put_u32(body, 0);
         for (; next < piped_count && count + STREAMS_MAX <= PIPES_PER_PACKET; next++) {
             const struct execution *e = &table[piped[next]];
-            unsigned own = table_read_ends(e, fds + count);
+            unsigned own = stream_read_ends(e, fds + count);
             count += own;
             while (own--)
                 p = put_id(p, &e->id);
@@ -156,7 +162,7 @@ static bool send_due(struct execution *e)
     char *after_id = put_u64(put_id(body, &e->id), e->number);
     if (e->started_due) {
         int fds[STREAMS_MAX];
-        unsigned count = table_read_ends(e, fds);
+        unsigned count = stream_read_ends(e, fds);
         char *p = put_u64(after_id, e->ending.started_ns);
         if (!send_packet(MESSAGE_STARTED, 0, body, (uint32_t)(p - body), fds, count))
             return false;
@@ -186,6 +192,16 @@ static void say_what_is_due(void)
             return;
         stale_head = (stale_head + 1) % STALE_MAX;
     }
+    for (; ready_count; ready_count--) {
+        char body[8];
+        put_u32(put_u32(body, ready[ready_head].request), (uint32_t)ready[ready_head].error);
+        bool agent = ready[ready_head].error == 0;
+        if (!send_packet(MESSAGE_FILES_READY, 0, body, sizeof body, &ready[ready_head].socket, agent))
+            return;
+        if (agent)
+            close(ready[ready_head].socket);
+        ready_head = (ready_head + 1) % READY_MAX;
+    }
     for (; say_count; say_count--) {
         struct execution *e = &table[say[say_head]];
         if (!send_due(e))
@@ -214,27 +230,14 @@ void link_stale(const struct id *id, uint64_t number)
     stale[at].number = number;
 }
 
-/* ---- reading ---- */
-
-/* The body of a LARGE packet, copied: a file that shrinks under a mapping would kill us. */
-static char *large_body(int memory, uint32_t length)
+static void start_agent(uint32_t request, const char *user, uint32_t length)
 {
-    struct stat status;
-    if (length > BODY_LIMIT || fstat(memory, &status) || !S_ISREG(status.st_mode))
-        return NULL;
-    char *body = mmap(NULL, length + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (body == MAP_FAILED)
-        return NULL;
-    for (uint32_t done = 0; done < length;) {
-        ssize_t n = pread(memory, body + done, length - done, done);
-        if (n <= 0) {
-            munmap(body, length + 1);
-            return NULL;
-        }
-        done += (uint32_t)n;
-    }
-    return body;
+    unsigned at = (ready_head + ready_count++) % READY_MAX;
+    ready[at].request = request;
+    ready[at].error = agent_start(user, length, &ready[at].socket);
 }
+
+/* ---- reading ---- */
 
 /* False: against the protocol. */
 static bool handle(uint8_t type, char *body, uint32_t length, int stdin_fd)
@@ -250,6 +253,14 @@ static bool handle(uint8_t type, char *body, uint32_t length, int stdin_fd)
             return false;
         welcomed = true;
         clock_welcome(orphan_ms);
+        return true;
+    }
+    if (type == MESSAGE_FILES) {
+        uint32_t request = take_u32(&c), length;
+        const char *user = take_string(&c, &length);
+        if (c.bad || c.at != c.end)
+            return false;
+        start_agent(request, user, length);
         return true;
     }
     uint64_t number = type == MESSAGE_SKIP ? take_u64(&c) : 0;
@@ -285,21 +296,11 @@ static bool handle_packet(char *packet, size_t size, const int *passed, unsigned
     }
     if (flags != FLAG_LARGE || type != MESSAGE_RUN || size != HEADER_SIZE || !count)
         return false;
-    char *body = large_body(passed[0], length);
+    char *body = message_large_body(passed[0], length);
     bool good = body && handle(type, body, length, count > 1 ? passed[count - 1] : -1);
     if (body)
         munmap(body, length + 1);
     return good;
-}
-
-static unsigned passed_fds(struct msghdr *message, int fds[PASSED_MAX])
-{
-    struct cmsghdr *c = CMSG_FIRSTHDR(message); /* the kernel puts all descriptors of a packet into one */
-    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-        return 0;
-    unsigned count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    memcpy(fds, CMSG_DATA(c), count * sizeof(int));
-    return count;
 }
 
 /* A RUN or SKIP at the head of the line finds no slot. Other messages are let through: an ACK makes room. */
@@ -318,7 +319,7 @@ static bool blocked(void)
 
 static bool may_read(void)
 {
-    return piped_said == piped_count && stale_count < STALE_MAX;
+    return piped_said == piped_count && stale_count < STALE_MAX && ready_count < READY_MAX;
 }
 
 void link_read(short revents)
@@ -345,7 +346,7 @@ void link_read(short revents)
             return;
         }
         int passed[PASSED_MAX];
-        unsigned count = passed_fds(&message, passed); /* an empty packet, too, can bring descriptors */
+        unsigned count = message_descriptors(&message, passed); /* an empty packet, too, can bring descriptors */
         bool good = size > 0 && !(message.msg_flags & MSG_TRUNC) && handle_packet(inbox, (size_t)size, passed, count);
         while (count)
             close(passed[--count]);

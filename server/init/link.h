@@ -1,5 +1,5 @@
 /*
- * The link's messages, version 2, and the socket they travel over. server/messages.py is the other half of this
+ * The link's messages, version 3, and the socket they travel over. server/messages.py is the other half of this
  * definition and tells the format of each message; integers are little-endian.
  *
  *     packet = type u8 | flags u8 | 0 u16 | body length u32 | body
@@ -11,7 +11,7 @@
 #include "init.h"
 
 #ifndef LINK_VERSION
-#define LINK_VERSION 2 /* a test builds an older one */
+#define LINK_VERSION 3 /* a test builds an older one */
 #endif
 #define PACKET_LIMIT 65536
 #define BODY_LIMIT (32u << 20)
@@ -21,15 +21,22 @@
 
 enum message_type {
     MESSAGE_RUN = 1, MESSAGE_SKIP, MESSAGE_KILL, MESSAGE_ACK, MESSAGE_SIGNAL, MESSAGE_ACTIVITY, MESSAGE_WELCOME,
+    MESSAGE_FILES,
     MESSAGE_HELLO = 64, MESSAGE_PIPES, MESSAGE_STARTED, MESSAGE_ENDED, MESSAGE_STALE,
+    MESSAGE_FILES_READY,
 };
-enum run_flag { RUN_STDIN = 1, RUN_SHELL = 2, RUN_MAKE_WORKDIR = 4, RUN_SPLIT = 8 };
+enum run_flag {
+    RUN_STDIN = 1, RUN_SHELL = 2, RUN_MAKE_WORKDIR = 4, RUN_SPLIT = 8, RUN_SESSION = 16, RUN_TTY = 32, RUN_ECHO_OFF = 64,
+    RUN_UNLINK_STDIN = 128, RUN_SCRIPT = 256,
+};
 enum ending_kind { ENDING_EXITED = 1, ENDING_FAILED_TO_START, ENDING_SKIPPED };
 enum cause { CAUSE_NONE, CAUSE_TOTAL, CAUSE_IDLE, CAUSE_CANCEL };
-enum ending_flag { ENDING_OUTPUT_OPEN = 1, ENDING_ALONE = 2, ENDING_RUNNER_KILLED = 4, ENDING_KILLED_BY_US = 8 };
+enum ending_flag {
+    ENDING_OUTPUT_OPEN = 1, ENDING_ALONE = 2, ENDING_RUNNER_KILLED = 4, ENDING_KILLED_BY_US = 8, ENDING_SESSION_OVER = 16,
+};
 enum stage {
     STAGE_NONE, STAGE_FORK, STAGE_PIPE, STAGE_USER, STAGE_WORKDIR, STAGE_EXEC, STAGE_STDIN, STAGE_CAPACITY,
-    STAGE_REQUEST,
+    STAGE_REQUEST, STAGE_SESSION,
 };
 enum entry_state { ENTRY_RUNNING = 1, ENTRY_ENDED = 2 };
 
@@ -43,6 +50,12 @@ uint64_t take_u64(struct cursor *c);
 char *take_string(struct cursor *c, uint32_t *length); /* not NUL-terminated, holds no NUL */
 struct id take_id(struct cursor *c);
 bool message_request(struct cursor *c, struct request *request);
+
+/* message.c: what came with a packet */
+#define PASSED_MAX 253 /* descriptors in one (SCM_MAX_FD) */
+struct msghdr;
+char *message_large_body(int memory, uint32_t length); /* length + 1 bytes to be unmapped, or NULL */
+unsigned message_descriptors(struct msghdr *message, int fds[PASSED_MAX]);
 
 /* message.c: writing, into room that the caller knows to suffice */
 #define ENDING_SIZE 56

@@ -171,15 +171,17 @@ int main(int argc, char **argv)
             pause = 0;
         if (!tree_striking())
             memory_turn_ends();
-        struct pollfd fds[] = {
+        struct pollfd fds[3 + SESSIONS_MAX] = {
             {.fd = signals, .events = POLLIN},
             {.fd = settings.wake, .events = POLLIN},
             {.fd = clock_shutting_down() ? -1 : link_fd(), .events = link_events()},
         };
-        int ready = poll(fds, 3, pause > INT32_MAX ? INT32_MAX : (int)pause);
+        unsigned sessions = session_watch(fds + 3);
+        int ready = poll(fds, 3 + sessions, pause > INT32_MAX ? INT32_MAX : (int)pause);
         memory_turn_begins();
         if (ready < 0)
             continue;
+        session_watched(fds + 3, sessions);
         if (fds[1].revents) {
             uint64_t count;
             if (read(settings.wake, &count, sizeof count) == sizeof count)

@@ -2,6 +2,10 @@
 #include "link.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the link's integers are the machine's own");
 
@@ -64,6 +68,18 @@ struct id take_id(struct cursor *c)
     return id;
 }
 
+/* Length 0 where the string is empty. */
+static struct id take_optional_id(struct cursor *c)
+{
+    uint32_t length = 0;
+    if (c->end - c->at >= (ptrdiff_t)sizeof length)
+        memcpy(&length, c->at, sizeof length);
+    if (length)
+        return take_id(c);
+    take_u32(c);
+    return (struct id){0};
+}
+
 static char *take_list(struct cursor *c, uint32_t *count)
 {
     *count = take_u32(c);
@@ -87,7 +103,43 @@ bool message_request(struct cursor *c, struct request *request)
     request->workdir = take_string(c, &request->workdir_length);
     request->argv = take_list(c, &request->argc);
     request->env = take_list(c, &request->envc);
+    if (LINK_VERSION >= 3) {
+        request->session = take_optional_id(c);
+        request->rows = take_u32(c);
+        request->columns = take_u32(c);
+        request->stdin_path = take_string(c, &request->stdin_path_length);
+    }
     return !c->bad && c->at == c->end;
+}
+
+/* The body of a LARGE packet, copied: a file that shrinks under a mapping would kill us. */
+char *message_large_body(int memory, uint32_t length)
+{
+    struct stat status;
+    if (length > BODY_LIMIT || fstat(memory, &status) || !S_ISREG(status.st_mode))
+        return NULL;
+    char *body = mmap(NULL, length + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (body == MAP_FAILED)
+        return NULL;
+    for (uint32_t done = 0; done < length;) {
+        ssize_t n = pread(memory, body + done, length - done, done);
+        if (n <= 0) {
+            munmap(body, length + 1);
+            return NULL;
+        }
+        done += (uint32_t)n;
+    }
+    return body;
+}
+
+unsigned message_descriptors(struct msghdr *message, int fds[PASSED_MAX])
+{
+    struct cmsghdr *c = CMSG_FIRSTHDR(message); /* the kernel puts all descriptors of a packet into one */
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+        return 0;
+    unsigned count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    memcpy(fds, CMSG_DATA(c), count * sizeof(int));
+    return count;
 }
 
 char *put_bytes(char *p, const void *bytes, size_t length)

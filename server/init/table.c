@@ -2,14 +2,11 @@
 #include "link.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define SPARE_FDS 16 /* kept free for /proc, the link and what it passes */
 
 struct execution table[TABLE_SIZE];
 struct report *reports;
@@ -42,7 +39,7 @@ struct execution *table_find(const struct id *id)
     return NULL;
 }
 
-static struct report *report_of(const struct execution *e)
+struct report *table_report(const struct execution *e)
 {
     return &reports[e - table];
 }
@@ -76,9 +73,12 @@ static void end(struct execution *e)
     link_say(e);
 }
 
-static void end_running(struct execution *e)
+void table_end_running(struct execution *e)
 {
-    running--;
+    if (!e->session || session_is_command(e))
+        running--;
+    else
+        session_over(e);
     e->await_orphans = false;
     if (e->ending.kind == ENDING_EXITED) {
         if (e->alone)
@@ -89,7 +89,7 @@ static void end_running(struct execution *e)
 }
 
 /* An ending without anything having run. */
-static void end_unrun(struct execution *e, uint8_t kind, uint8_t stage, int32_t error)
+void table_end_unrun(struct execution *e, uint8_t kind, uint8_t stage, int32_t error)
 {
     e->ending.kind = kind;
     e->ending.stage = stage;
@@ -114,8 +114,12 @@ static void hunt_remains(struct execution *e)
 
 void table_absorb(struct execution *e)
 {
-    struct report *report = report_of(e);
-    if (e->state != RUNNING || e->reported || !atomic_load_explicit(&report->done, memory_order_acquire))
+    struct report *report = table_report(e);
+    if (session_is_command(e)) {
+        session_hear(e->session);
+        return;
+    }
+    if (e->state != RUNNING || e->reported || !e->runner || !atomic_load_explicit(&report->done, memory_order_acquire))
         return;
     e->reported = true;
     e->signals = 0;
@@ -125,7 +129,7 @@ void table_absorb(struct execution *e)
     e->ending.ended_ns = report->ended_ns;
     e->ending.cpu_us = report->cpu_us;
     e->ending.max_rss_bytes = report->max_rss_bytes;
-    if (report->children_left && e->ending.cause == CAUSE_NONE) {
+    if (report->children_left && e->ending.cause == CAUSE_NONE && e->hunt.phase == HUNT_NONE) {
         if (starved_of_memory(e))
             hunt_remains(e);
         else
@@ -133,85 +137,60 @@ void table_absorb(struct execution *e)
     }
     /* What init or OOM killer end has ended when all of it is dead; what ends by itself may leave others behind. */
     if (e->hunt.phase == HUNT_NONE || !e->runner)
-        end_running(e);
+        table_end_running(e);
 }
 
 void table_collect(void)
 {
     for (unsigned i = 0; i < table_top; i++)
-        table_absorb(&table[i]);
-}
-
-/* ---- pipes ---- */
-
-unsigned table_read_ends(const struct execution *e, int fds[STREAMS_MAX])
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < STREAMS_MAX; i++)
-        if (e->streams[i].read_end >= 0)
-            fds[count++] = e->streams[i].read_end;
-    return count;
-}
-
-static void close_read_ends(struct execution *e)
-{
-    for (unsigned i = 0; i < STREAMS_MAX; i++) {
-        if (e->streams[i].read_end >= 0)
-            close(e->streams[i].read_end);
-        e->streams[i].read_end = -1;
-    }
-}
-
-static void close_write_ends(const int write_ends[STREAMS_MAX])
-{
-    for (unsigned i = 0; i < STREAMS_MAX; i++)
-        if (write_ends[i] >= 0)
-            close(write_ends[i]);
-}
-
-static bool make_pipe(int *read_end, int *write_end)
-{
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC))
-        return false;
-    if ((uint64_t)fds[1] + SPARE_FDS >= settings.nofile_hard) {
-        close(fds[0]);
-        close(fds[1]);
-        errno = EMFILE;
-        return false;
-    }
-    fcntl(fds[0], F_SETFL, O_NONBLOCK); /* whoever reads it: a second reader must never hang */
-    *read_end = fds[0];
-    *write_end = fds[1];
-    return true;
-}
-
-/* All that it needs or none. */
-static bool make_pipes(struct execution *e, bool split, int write_ends[STREAMS_MAX])
-{
-    for (unsigned i = 0; i < STREAMS_MAX; i++)
-        write_ends[i] = -1;
-    for (unsigned i = 0; i < (split ? STREAMS_MAX : 1); i++) {
-        if (make_pipe(&e->streams[i].read_end, &write_ends[i]))
-            continue;
-        int error = errno;
-        close_read_ends(e);
-        close_write_ends(write_ends);
-        errno = error;
-        return false;
-    }
-    return true;
+        if (!session_is_command(&table[i]))
+            table_absorb(&table[i]);
 }
 
 /* ---- what the server asks ---- */
 
+/* A session is company to others by its commands only, and never to these. */
 static void mark_company(struct execution *newcomer)
 {
     newcomer->alone = running == 0;
-    if (running++ == 1) {
-        for (unsigned i = 0; i < table_top; i++)
+    if (newcomer->session && !session_is_command(newcomer))
+        return;
+    running++;
+    for (unsigned i = 0; i < table_top; i++)
+        if (&table[i] != newcomer && !(newcomer->session && newcomer->session->shell == &table[i]))
             table[i].alone = false;
+}
+
+void table_started(struct execution *e, const struct request *request)
+{
+    mark_company(e);
+    clock_start(e, request);
+    e->started_due = true;
+    link_say(e);
+}
+
+static void start(struct execution *e, struct request *request)
+{
+    struct ends ends = {{-1, -1}, -1, -1, -1, -1, -1};
+    uint8_t stage = STAGE_PIPE;
+    int error = stream_make(e, request, &ends);
+    if (!error && (request->flags & RUN_SESSION))
+        error = session_open(e, request, &ends);
+    if (!error) {
+        stage = STAGE_FORK;
+        e->runner = run_start(e, table_report(e), request, &ends);
+        error = e->runner < 0 ? errno : 0;
     }
+    ends_close(&ends);
+    if (!error) {
+        table_started(e, request);
+        return;
+    }
+    e->runner = 0;
+    stream_close(e);
+    if (e->session)
+        session_over(e);
+    table_end_unrun(e, ENDING_FAILED_TO_START, stage, error);
 }
 
 bool table_run(struct request *request)
@@ -224,33 +203,20 @@ bool table_run(struct request *request)
         return false;
     highest = request->number;
     struct execution *e = take_slot(request->number, &request->id);
+    e->oom_before = oom_kills();
     if (request->argc == 0) {
-        end_unrun(e, ENDING_FAILED_TO_START, STAGE_REQUEST, EINVAL);
+        table_end_unrun(e, ENDING_FAILED_TO_START, STAGE_REQUEST, EINVAL);
+        return true;
+    }
+    if (request->session.length) {
+        session_run(e, request);
         return true;
     }
     if ((request->flags & RUN_STDIN) && request->stdin_fd < 0) {
-        end_unrun(e, ENDING_FAILED_TO_START, STAGE_STDIN, EBADF);
+        table_end_unrun(e, ENDING_FAILED_TO_START, STAGE_STDIN, EBADF);
         return true;
     }
-    int write_ends[STREAMS_MAX];
-    if (!make_pipes(e, request->flags & RUN_SPLIT, write_ends)) {
-        end_unrun(e, ENDING_FAILED_TO_START, STAGE_PIPE, errno);
-        return true;
-    }
-    e->oom_before = oom_kills();
-    e->runner = run_start(e, report_of(e), request, write_ends);
-    int error = errno;
-    close_write_ends(write_ends);
-    if (e->runner < 0) {
-        e->runner = 0;
-        close_read_ends(e);
-        end_unrun(e, ENDING_FAILED_TO_START, STAGE_FORK, error);
-        return true;
-    }
-    mark_company(e);
-    clock_start(e, request);
-    e->started_due = true;
-    link_say(e);
+    start(e, request);
     return true;
 }
 
@@ -263,7 +229,7 @@ bool table_skip(uint64_t number, const struct id *id)
     if (table_find(id))
         return false;
     highest = number;
-    end_unrun(take_slot(number, id), ENDING_SKIPPED, STAGE_NONE, 0);
+    table_end_unrun(take_slot(number, id), ENDING_SKIPPED, STAGE_NONE, 0);
     return true;
 }
 
@@ -272,8 +238,9 @@ void table_ack(const struct id *id)
     struct execution *e = table_find(id);
     if (!e || e->state != ENDED)
         return;
-    close_read_ends(e);
-    atomic_store_explicit(&report_of(e)->released, e->number, memory_order_release);
+    stream_close(e);
+    session_forget(e);
+    atomic_store_explicit(&table_report(e)->released, e->number, memory_order_release);
     if (e->runner)
         kill(e->runner, SIGUSR1); /* it looks at `released` */
     e->state = FREE;
@@ -290,12 +257,14 @@ void table_signal(const struct id *id, uint32_t signal)
     table_send_signals(e);
 }
 
-/* To the command's process group; what comes before the command is there is kept until it is. */
+/* To the command's process group; what comes before the command is there is kept until it is. A session's command is in its
+   shell's. */
 void table_send_signals(struct execution *e)
 {
     table_absorb(e);
-    pid_t command = atomic_load(&report_of(e)->command);
-    if (e->state != RUNNING || !e->runner)
+    const struct session *s = e->session;
+    pid_t command = s && !s->heard ? 0 : atomic_load(&table_report(s ? s->shell : e)->command);
+    if (e->state != RUNNING || e->reported || (!e->runner && !s))
         e->signals = 0;
     if (!e->signals || !command)
         return;
@@ -306,6 +275,8 @@ void table_send_signals(struct execution *e)
             kill(command, n); /* it has not made its group yet; the signal waits until its program starts */
     }
     e->signals = 0;
+    if (s && s->command == e)
+        shell_ask(e->session);
 }
 
 /* ---- children ---- */
@@ -333,7 +304,7 @@ static void runner_gone(struct execution *e, int status)
     e->hunt.phase = HUNT_NONE;
     e->hunt.next = e->deadline = e->idle_deadline = NEVER;
     if (status == 0)
-        end_running(e);
+        table_end_running(e);
     else
         e->await_orphans = true;
 }
@@ -354,6 +325,8 @@ void table_reap(void)
                 kill(pid, SIGCONT);
             continue;
         }
+        if (agent_gone(pid))
+            continue;
         struct execution *e = find_runner(pid);
         if (ours && status != 0)
             tree_hunt_orphans(false);
@@ -366,5 +339,5 @@ void table_orphans_gone(void)
 {
     for (unsigned i = 0; i < table_top; i++)
         if (table[i].state == RUNNING && table[i].await_orphans)
-            end_running(&table[i]);
+            table_end_running(&table[i]);
 }

@@ -22,6 +22,7 @@
 #define FREEZE_PAUSE_MS 1
 #define KILL_PAUSE_MAX_MS 32
 #define VAIN_ROUNDS_MAX 50 /* nothing below the runner and yet it stays: then it goes too */
+#define PATIENCE_MS 1000   /* with a session's shell that says nothing though all that its command started is killed */
 
 #define NOBODY (-1)
 #define ORPHANS TABLE_SIZE
@@ -30,6 +31,7 @@ struct process {
     pid_t pid, parent, session;
     int owner; /* slot of the table, ORPHANS, NOBODY */
     char state;
+    uint64_t began; /* in ticks since boot */
 };
 
 struct hunt orphan_hunt;
@@ -54,8 +56,11 @@ static bool read_stat(int proc, const char *name, struct process *process)
     text[size] = 0;
     const char *rest = strrchr(text, ')'); /* the name before it may hold anything */
     int parent, group, session;
-    if (!rest || sscanf(rest + 1, " %c %d %d %d", &process->state, &parent, &group, &session) != 4)
+    unsigned long long began;
+    const char *format = " %c %d %d %d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu";
+    if (!rest || sscanf(rest + 1, format, &process->state, &parent, &group, &session, &began) != 5)
         return false;
+    process->began = began;
     process->pid = atoi(name);
     process->parent = parent;
     process->session = session;
@@ -118,13 +123,28 @@ static struct process *find(pid_t pid)
 
 static bool hunting(const struct hunt *hunt)
 {
-    return hunt->phase == HUNT_FREEZE || hunt->phase == HUNT_KILL;
+    return hunt->phase > HUNT_GRACE;
+}
+
+/* Of what is right below a session's runner or its shell: what began since its command was sent. The rest follows by descent. */
+static void mark_started_by(const struct execution *command)
+{
+    const struct session *s = command->session;
+    pid_t shell = atomic_load(&table_report(s->shell)->command);
+    for (int i = 0; i < process_count; i++) {
+        struct process *p = &processes[i];
+        bool below = p->pid != shell && (p->parent == shell || p->parent == s->shell->runner);
+        if (below && (p->began > s->began || (p->began == s->began && p->pid > s->before)))
+            p->owner = (int)(command - table);
+    }
 }
 
 static void mark_owners(void)
 {
     for (unsigned i = 0; i < table_top; i++) {
-        struct process *runner = table[i].state == RUNNING && hunting(&table[i].hunt) ? find(table[i].runner) : NULL;
+        if (table[i].state == RUNNING && hunting(&table[i].hunt) && session_is_command(&table[i]))
+            mark_started_by(&table[i]);
+        struct process *runner = table[i].runner && table[i].state == RUNNING && hunting(&table[i].hunt) ? find(table[i].runner) : NULL;
         if (runner)
             runner->owner = (int)i;
     }
@@ -177,7 +197,9 @@ static void strike(const struct process *p)
         return;
     }
     hunt->found++;
-    if (!dead && p->state != 'T' && p->state != 't') {
+    if (hunt->phase == HUNT_TERM)
+        kill(p->pid, SIGTERM);
+    else if (!dead && p->state != 'T' && p->state != 't') {
         kill(p->pid, SIGSTOP);
         hunt->fresh++;
     }
@@ -191,12 +213,19 @@ static void begin_round(struct hunt *hunt)
 static void end_round(struct hunt *hunt, int64_t now)
 {
     hunt->rounds++;
+    if (hunt->phase == HUNT_TERM) {
+        hunt->phase = HUNT_GRACE;
+        hunt->warned = true;
+        hunt->next = now + hunt->grace_ms;
+        return;
+    }
     if (hunt->phase == HUNT_FREEZE) {
         hunt->next = now + FREEZE_PAUSE_MS;
         if (hunt->fresh == 0 || hunt->rounds >= FREEZE_ROUNDS_MAX) {
             hunt->phase = HUNT_KILL;
             hunt->rounds = 0;
             hunt->next = now;
+            hunt->patience_ends = now + PATIENCE_MS;
         }
         return;
     }
@@ -235,6 +264,8 @@ void tree_round(int64_t now)
             own_up(e);
             kill(e->runner, SIGKILL);
         }
+        if (session_is_command(e) && e->reported && e->hunt.vain)
+            table_end_running(e);
     }
     if (!hunting(&orphan_hunt))
         return;
@@ -250,7 +281,9 @@ void tree_round(int64_t now)
 
 void tree_hunt(struct execution *e)
 {
-    e->hunt = (struct hunt){.phase = HUNT_FREEZE, .next = now_ms()};
+    e->hunt.phase = HUNT_FREEZE;
+    e->hunt.rounds = e->hunt.vain = 0;
+    e->hunt.next = now_ms();
     e->deadline = e->idle_deadline = NEVER;
 }
 

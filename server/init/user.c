@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -133,6 +135,17 @@ static int find_groups(const char *wanted, const char *member, struct user *user
     }
     close(f.fd);
     return error;
+}
+
+int user_become(const struct user *user)
+{
+    bool already = user->uid == geteuid() && user->gid == getegid();
+    if (setgroups(user->group_count, user->groups) && !(errno == EPERM && already))
+        return errno;
+    if (setgid(user->gid) || setuid(user->uid))
+        return errno;
+    prctl(PR_SET_DUMPABLE, 0); /* setuid may have reset it; a program's own start does, for itself */
+    return 0;
 }
 
 int user_find(const char *spec, struct user *user)

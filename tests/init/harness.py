@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -9,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import tempfile
@@ -17,11 +19,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from server import messages
 from server.messages import Ended, EndingKind, Hello, Pipes, Run, RunFlag, Stale, Started, Type
 from tests.init.processes import alive, children, descendants
 
+TERMINAL_QUIET_S = 0.2
 PATIENCE_S = 60.0  # never reached by a healthy init; a bound for sick ones
 DAY_MS = 24 * 3600 * 1000
 OWN_USER = "" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
@@ -42,6 +46,7 @@ class Execution:
     outputs: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
     started: Started | None = None
     ended: Ended | None = None
+    session: Execution | None = None  # that it is a command of
 
     @property
     def pipe(self) -> int | None:
@@ -170,18 +175,23 @@ class Server:
         number: int | None = None,
         id_: str | None = None,
         large: bool = False,
+        session: Execution | None = None,
+        rows: int = 0,
+        cols: int = 0,
+        stdin_path: str = "",
     ) -> Execution:
-        """Ask for a run: a string goes to `sh -c`, a sequence is the argv."""
+        """Ask for a run: a string goes to `sh -c`, or to the session; a sequence is the argv."""
         if number is None:
             self.number += 1
             number = self.number
-        execution = Execution(id_ or f"execution-{number}", number)
+        execution = Execution(id_ or f"execution-{number}", number, session=session)
         self.executions.setdefault(execution.id, execution)
-        argv = ("sh", "-c", command) if isinstance(command, str) else tuple(command)
+        argv = tuple(command) if not isinstance(command, str) else ("sh", "-c", command) if session is None else (command,)
         run = Run(
             number=number, id=execution.id, argv=argv, env=tuple(f"{k}={v}" for k, v in (env or {}).items()), user=user, workdir=workdir,
             flags=flags | (RunFlag.STDIN if stdin is not None else RunFlag(0)),
             timeout_ms=timeout_ms, idle_timeout_ms=idle_timeout_ms, grace_ms=grace_ms,
+            session=session.id if session is not None else "", rows=rows, cols=cols, stdin_path=stdin_path,
         )  # fmt: skip
         body = messages.run_body(run)
         fds: list[int] = []
@@ -194,6 +204,12 @@ class Server:
         for fd in fds:
             os.close(fd)
         return execution
+
+    def open_session(self, shell: str = "bash", *, flags: RunFlag = RunFlag(0), **how: Any) -> Execution:  # noqa: B008
+        """A session that has started."""
+        session = self.run([shell], flags=flags | RunFlag.SESSION | RunFlag.SHELL, **how)
+        self.wait_for(lambda: session.started or session.ended, "the start of a session")
+        return session
 
     def skip(self, number: int | None = None) -> Execution:
         if number is None:
@@ -225,6 +241,10 @@ class Server:
         """Wait for its ending, then take what its pipe holds, once (DRAINN)."""
         self.wait_for(lambda: execution.ended, f"the ending of {execution.id}")
         self._drain(execution)
+        pipe = execution.pipes[0] if execution.pipes else None
+        if pipe is not None and stat.S_ISCHR(os.fstat(pipe).st_mode):  # a terminal's output passes a queue of the kernel's first
+            while select.select([pipe], [], [], TERMINAL_QUIET_S)[0] and unread(pipe):
+                self._drain(execution)
         return execution
 
     def finished(self, execution: Execution) -> Execution:
@@ -258,7 +278,9 @@ class Server:
 
     def _readers(self) -> dict[int, tuple[Execution, int]]:
         """The read ends of what runs: whose each is, and which."""
-        running = (execution for execution in self.executions.values() if execution.ended is None)
+        running = [execution for execution in self.executions.values() if execution.ended is None]
+        lent = {execution.session.id for execution in running if execution.session is not None}  # ONEREADER: to their commands
+        running = [execution for execution in running if execution.id not in lent]
         return {pipe: (execution, at) for execution in running for at, pipe in enumerate(execution.pipes) if pipe is not None}
 
     def _turn(self, deadline: float, what: str) -> None:
@@ -276,7 +298,7 @@ class Server:
                 self._receive(self.link)
                 continue
             execution, at = readers[fd]
-            if data := os.read(fd, 1 << 16):
+            if data := read_some(fd):
                 execution.outputs[at].extend(data)
             else:
                 execution.drop_pipe(at)
@@ -306,6 +328,16 @@ class Server:
         elif isinstance(message, Stale):
             self.stale.append(message)
         return message
+
+
+def read_some(fd: int) -> bytes:
+    """What a pipe or a terminal has; nothing at its end."""
+    try:
+        return os.read(fd, 1 << 16)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
 
 
 OWN_COUNT = "mount -t tmpfs none /sys/fs/cgroup && printf 'oom_kill %020d\\n' 0 > /sys/fs/cgroup/memory.events && exec \"$@\""

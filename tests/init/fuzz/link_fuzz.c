@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static int shell_says[TABLE_SIZE], shell_hears[TABLE_SIZE]; /* of the session in this place; 0: none */
 static const uint8_t *passwd_file;
 static size_t passwd_size;
 
@@ -44,6 +45,9 @@ static int fuzz_fstat(int fd, struct stat *status);
 #include "../../../server/init/message.c"
 #include "../../../server/init/table.c"
 #undef kill
+#include "../../../server/init/stream.c"
+#include "../../../server/init/session.c"
+#include "../../../server/init/shell.c"
 #include "../../../server/init/link.c"
 #define open(path, flags) fuzz_open(path, flags)
 #define fstat fuzz_fstat
@@ -75,8 +79,33 @@ void clock_settle_wait(struct execution *e) { e->full_since = 0; }
 void tree_hunt_orphans(bool runners_too) { (void)runners_too; }
 void tree_hunt(struct execution *e) { e->hunt.phase = HUNT_FREEZE; }
 uint64_t oom_kills(void) { return 0; }
+void terminal_renew(int terminal, bool echo) { (void)terminal, (void)echo; }
+bool agent_gone(pid_t pid) { return pid == 1; }
 
-/* As run.c walks a request: every string is looked at to its last byte, and gets its NUL in place. */
+int terminal_make(const struct request *request, int *master, int *terminal)
+{
+    return request->rows % 7 == 6 ? ENOSPC : stream_make_pipe(master, terminal) ? 0 : errno;
+}
+
+int agent_start(const char *user, uint32_t length, int *socket)
+{
+    if (length && memchr(user, 0, length))
+        abort();
+    *socket = dup(0);
+    return *socket < 0 ? errno : length % 7 == 6 ? (close(*socket), EAGAIN) : 0;
+}
+
+/* As a shell that has died. */
+static void hang_up(ptrdiff_t place)
+{
+    if (shell_says[place])
+        close(shell_says[place]);
+    if (shell_hears[place])
+        close(shell_hears[place]);
+    shell_says[place] = shell_hears[place] = 0;
+}
+
+/* As command.c walks a request: every string is looked at to its last byte, and gets its NUL in place. */
 static void walk(char *at, uint32_t count)
 {
     char *end = NULL;
@@ -94,11 +123,19 @@ static void walk(char *at, uint32_t count)
         *end = 0;
 }
 
-pid_t run_start(struct execution *e, struct report *report, struct request *request, const int write_ends[STREAMS_MAX])
+pid_t run_start(const struct execution *e, struct report *report, struct request *request, const struct ends *ends)
 {
-    bool both = request->flags & RUN_SPLIT;
-    if (write_ends[0] < 0 || (write_ends[1] >= 0) != both || (e->streams[1].read_end >= 0) != both)
+    bool both = ends->out[0] >= 0 && request->flags & RUN_SPLIT, session = request->flags & RUN_SESSION;
+    if ((ends->out[0] < 0 && ends->terminal < 0) || (ends->out[1] >= 0) != both || (e->streams[1].read_end >= 0) != both)
         abort();
+    if ((e->session != NULL) != session || (ends->go >= 0) != session || (session && e->session->shell != e))
+        abort();
+    if (session) { /* what the fuzzer has its shell say, see say_act */
+        ptrdiff_t place = e->session - sessions;
+        hang_up(place);
+        shell_says[place] = dup(ends->status);
+        shell_hears[place] = dup(ends->go);
+    }
     if (memchr(request->user ? request->user : "", 0, request->user_length))
         abort();
     walk(request->argv, request->argc);
@@ -139,7 +176,7 @@ static void drain(void)
         if (recvmsg(server_end, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
             return;
         int passed[PASSED_MAX];
-        for (unsigned count = passed_fds(&message, passed); count;)
+        for (unsigned count = message_descriptors(&message, passed); count;)
             close(passed[--count]);
     }
 }
@@ -214,8 +251,34 @@ static void finish_act(uint8_t which)
     table_orphans_gone();
 }
 
+/* A session's shell says anything at all. */
+static void say_act(const uint8_t *bytes, size_t size)
+{
+    unsigned which = size ? bytes[0] % TABLE_SIZE : 0;
+    struct pollfd ends[SESSIONS_MAX];
+    if (size > 1 && shell_says[which] && write(shell_says[which], bytes + 1, size - 1) < 0)
+        hang_up(which);
+    unsigned count = session_watch(ends);
+    for (unsigned i = 0; i < count; i++)
+        ends[i].revents = POLLIN;
+    session_watched(ends, count);
+}
+
+static void check_sessions(void)
+{
+    for (const struct session *s = sessions; s < sessions + SESSIONS_MAX; s++) {
+        if (!s->shell)
+            continue;
+        if (s->shell->state != RUNNING || s->shell->session != s || s->go < 0 || s->text < 0)
+            abort();
+        if (s->command && (s->command->state == FREE || s->command->session != s || !session_is_command(s->command)))
+            abort();
+    }
+}
+
 static void check(uint64_t before)
 {
+    check_sessions();
     unsigned taken = 0, alive = 0;
     if (highest < before)
         abort();
@@ -256,7 +319,11 @@ static void user_act(const uint8_t *bytes, size_t size)
 
 static void reset(void)
 {
+    for (unsigned i = 0; i < TABLE_SIZE; i++)
+        if (table[i].state != FREE && table[i].session && !session_is_command(&table[i]))
+            session_over(&table[i]);
     for (unsigned i = 0; i < TABLE_SIZE; i++) {
+        hang_up(i);
         if (table[i].state != FREE) {
             table[i].state = ENDED;
             struct id id = table[i].id;
@@ -285,7 +352,7 @@ static void check_descriptors(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static bool ready;
-    if (!ready && !table_setup())
+    if (!ready && (!table_setup() || signal(SIGPIPE, SIG_IGN) == SIG_ERR))
         abort();
     ready = true;
     reset();
@@ -305,7 +372,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 4: finish_act(op); break;
         case 5: connect_link(); break;
         case 6: user_act(data, length); break;
-        case 7: welcomed = fd >= 0; say_what_is_due(); break;
+        case 7: op < 128 ? (welcomed = fd >= 0, say_what_is_due()) : say_act(data, length); break;
         }
         drain();
         check(before);

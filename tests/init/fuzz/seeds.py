@@ -9,7 +9,7 @@ from pathlib import Path
 from server import messages
 from server.messages import Run, RunFlag
 
-PACKET, SOCKET, PACKET_WITH_FDS, FINISH, CONNECT, USER, SAY = 0, 2, 3, 4, 5, 6, 7
+PACKET, SOCKET, PACKET_WITH_FDS, FINISH, CONNECT, USER, SAY, SHELL_SAYS = 0, 2, 3, 4, 5, 6, 7, 255
 
 
 def act(op: int, body: bytes = b"") -> bytes:
@@ -25,6 +25,10 @@ def run(number: int, **fields: object) -> bytes:
     return messages.packet(messages.Type.RUN, body)
 
 
+def acked(number: int) -> bytes:
+    return act(PACKET, messages.ack(f"execution-{number}"))
+
+
 def seeds() -> dict[str, bytes]:
     passwd = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:\n"
     group = b"root:x:0:\nstaff:x:50:app,root\n"
@@ -37,6 +41,28 @@ def seeds() -> dict[str, bytes]:
         + act(FINISH)
         + act(CONNECT)
         + act(SAY),
+        "session": connected
+        + act(PACKET, run(1, argv=("bash",), flags=RunFlag.SESSION | RunFlag.SHELL))
+        + act(SAY)
+        + act(SHELL_SAYS, b"\x000 0\n")
+        + b"".join(
+            act(PACKET, run(n, argv=("true",), session="execution-1")) + act(SHELL_SAYS, b"\0%d 7\n" % n) + act(SAY) + acked(n)
+            for n in (2, 3)
+        )
+        + act(PACKET, run(4, argv=("true",), session="execution-1"))
+        + act(PACKET, messages.kill("execution-4"))
+        + act(CONNECT)
+        + act(FINISH)
+        + act(PACKET, run(5, argv=("true",), session="execution-1")),
+        "terminal": connected
+        + act(PACKET, run(1, argv=("bash",), flags=RunFlag.SESSION | RunFlag.TTY | RunFlag.SPLIT, rows=24, cols=80))
+        + act(PACKET, run(2, flags=RunFlag.TTY | RunFlag.ECHO_OFF, rows=24, cols=80))
+        + act(SHELL_SAYS, b"\x000 255\n")
+        + act(PACKET, run(3, argv=("true",), session="execution-1", flags=RunFlag.TTY, stdin_path="/tmp/x"))
+        + act(CONNECT)
+        + act(SHELL_SAYS, b"\0nonsense\n")
+        + act(SAY),
+        "files": connected + act(PACKET, messages.files(1, "")) + act(SAY) + act(SOCKET, messages.files(2, "nobody")) + act(SAY),
         "skip": connected + act(PACKET, messages.skip(1, "execution-1")) + act(PACKET, messages.skip(1, "execution-2")) + act(SAY),
         "kill": connected
         + act(PACKET, run(7))
