@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import re
-import time
-from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from remote_env.fields import ID_PATTERN as ID_PATTERN
+from remote_env.fields import AbsolutePath, Duration, Env, Id, Image, Text, Time
+from remote_env.fields import new_id as new_id
+from remote_env.problems import PROBLEMS as PROBLEMS
+from remote_env.problems import Problem as Problem
 
 PROTOCOL_VERSION = 1
 DEFAULT_PORT = 9527
@@ -24,72 +26,15 @@ EPOCH_HEADER = "X-Remote-Env-Epoch"
 EXECUTION_HEADER = "X-Remote-Env-Execution"
 SANDBOX_HEADER = "X-Remote-Env-Sandbox"
 INSTANCE_HEADER = "X-Remote-Env-Instance"
+# POST …/input: how many bytes of input were sent before these, or "restart" where nobody knows.
+OFFSET_HEADER = "X-Remote-Env-Offset"
+INPUT_LIMIT = 1 << 20  # bytes of one POST …/input, or of one message of a terminal's WebSocket
+TERMINAL_SUBPROTOCOL = "remote-env.v1"
 INLINE_LIMIT = 256 * 1024  # bytes of output inside an Execution; the rest is fetched by Range
 OUTPUT_LIMIT = 64 << 20  # bytes kept of one execution's output, half head, half tail
 BODY_LIMIT = 16 << 20  # bytes of one request body
 COMMAND_TIMEOUT_S = 1800.0
 GRACE_S = 2.0
-
-ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{7,63}")
-_IMAGE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}")
-_ENV_NAME_PATTERN = re.compile(r"[^=\0]+")
-
-
-def new_id() -> str:
-    """A fresh id: a UUIDv7 (RFC 9562 §5.7) as 32 hex digits, so that ids sort by the time they were made."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return f"{value:032x}"
-
-
-def _check_id(value: str) -> str:
-    if not ID_PATTERN.fullmatch(value):
-        raise ValueError("an id is 8 to 64 characters of a-z, 0-9, _ and -, and begins with a letter or digit")
-    return value
-
-
-def _check_no_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("a NUL byte cannot be part of a command, a name or a path")
-    return value
-
-
-def _check_env(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        if not _ENV_NAME_PATTERN.fullmatch(name) or "\0" in text:
-            raise ValueError(f"not an environment variable: {name!r}")
-    return value
-
-
-def _check_image(value: str) -> str:
-    if not _IMAGE_PATTERN.fullmatch(value):
-        raise ValueError("not an image reference")
-    return value
-
-
-def _check_absolute(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError("not an absolute path")
-    return value
-
-
-def _in_utc(time: datetime) -> datetime:
-    """Without the parser's own kind of time zone: the interpreter may have freed that type before the last such time goes, and
-    then dies at its exit."""
-    try:
-        return time if time.tzinfo is None else time.astimezone(timezone.utc)
-    except OverflowError:
-        raise ValueError("no year of ours") from None
-
-
-Id = Annotated[str, AfterValidator(_check_id)]
-Text = Annotated[str, AfterValidator(_check_no_nul)]
-Time = Annotated[datetime, AfterValidator(_in_utc)]
-AbsolutePath = Annotated[str, AfterValidator(_check_no_nul), AfterValidator(_check_absolute)]
-Env = Annotated[dict[str, str], AfterValidator(_check_env)]
-Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Request(BaseModel):
@@ -115,7 +60,7 @@ class SandboxSpec(Request):
     """POST /v1/sandboxes"""
 
     id: Id
-    image: Annotated[str, AfterValidator(_check_image)]
+    image: Image
     run_id: Id
     pull: Literal["missing", "always", "never"] = "missing"
     platform: str | None = None
@@ -185,10 +130,32 @@ Streams = Literal["merged", "split"]
 """merged: stdout and stderr as one output, in the order written; split: each by itself."""
 
 
+class Tty(Request):
+    """A terminal (pty), the controlling one of what runs on it. Size in characters."""
+
+    rows: Annotated[int, Field(ge=1, le=0xFFFF)] = 24
+    cols: Annotated[int, Field(ge=1, le=0xFFFF)] = 80
+    term: Annotated[Text, Field(min_length=1, max_length=128)] = "xterm-256color"  # becomes TERM
+    echo: bool = True
+
+
+_STDIN = ("stdin", "stdin_base64", "stdin_path")
+_NOT_WITH_OPENS = ("command", "argv", "session", "idle_timeout_s", *_STDIN)
+_NOT_IN_SESSION = ("argv", "shell", "login", "workdir", "make_workdir", "env", "user", *_STDIN)
+
+
 class ExecutionSpec(Request):
-    """POST /v1/sandboxes/{sid}/executions. Exactly one of `command` and `argv`; at most one form of stdin."""
+    """POST /v1/sandboxes/{sid}/executions. Exactly one of `command`, `argv` and `opens`; at most one form of stdin.
+
+    `opens="session"`: this execution is the shell of a session; it has no timeout, ends when that shell ends or by cancel, and
+    its output is what was said between the session's commands. `session`: run `command` in that session of the same sandbox;
+    everything else about how it runs is the session's. `tty`: run on a terminal, output merged, input by POST …/input; with
+    `opens` the session has a terminal for those of its commands that ask for it.
+    """
 
     id: Id
+    opens: Literal["session"] | None = None
+    session: Id | None = None
     command: Annotated[Text, Field(min_length=1)] | None = None  # run by a shell
     argv: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # run as it is, no shell
     shell: Text | None = None  # None: bash where the image has it, else sh
@@ -199,7 +166,10 @@ class ExecutionSpec(Request):
     user: Text | None = None
     stdin: str | None = None
     stdin_base64: str | None = None
-    timeout_s: Duration = COMMAND_TIMEOUT_S
+    stdin_path: AbsolutePath | None = None  # a file of the sandbox, opened by the command's own process as its user
+    stdin_unlink: bool | None = None  # True: remove that file once it is open
+    tty: Tty | None = None
+    timeout_s: Duration | None = COMMAND_TIMEOUT_S  # None: no timeout; what has none holds no lease
     idle_timeout_s: Duration | None = None
     grace_s: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = GRACE_S
     output_limit_bytes: Annotated[int, Field(ge=2, le=64 << 30)] = OUTPUT_LIMIT
@@ -207,14 +177,34 @@ class ExecutionSpec(Request):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> ExecutionSpec:
-        if (self.command is None) == (self.argv is None):
+        if self.opens is not None:
+            self._refuse("opens: the session's shell", _NOT_WITH_OPENS)
+        elif (self.command is None) == (self.argv is None):
             raise ValueError("give either command (a string for a shell) or argv (a list), not both")
+        if self.session is not None:
+            self._refuse("session: a command of a session", _NOT_IN_SESSION)
+        if self.tty is not None:
+            self._refuse("tty: what runs on a terminal", _STDIN)
+            if self.streams == "split" and self.opens is None:
+                raise ValueError("tty: a terminal has one output only; leave streams merged")
         if self.argv is not None and (self.shell is not None or self.login):
             raise ValueError("shell and login go with command; argv is run without a shell")
-        if self.stdin is not None and self.stdin_base64 is not None:
-            raise ValueError("give stdin or stdin_base64, not both")
+        if sum(form is not None for form in (self.stdin, self.stdin_base64, self.stdin_path)) > 1:
+            raise ValueError("give one of stdin, stdin_base64 and stdin_path")
+        if self.stdin_unlink and self.stdin_path is None:
+            raise ValueError("stdin_unlink goes with stdin_path")
         self.stdin_bytes()
         return self
+
+    def _refuse(self, what: str, names: tuple[str, ...]) -> None:
+        for name in self.model_fields_set.intersection(names):
+            if getattr(self, name) != _DEFAULTS[name]:
+                raise ValueError(f"{what} takes no {name}")
+
+    @property
+    def clock_s(self) -> float | None:
+        """Seconds until its timeout; None where it has none."""
+        return None if self.opens is not None else self.timeout_s
 
     def stdin_bytes(self) -> bytes | None:
         """The command's standard input, None for /dev/null. Raises ValueError for bad base64."""
@@ -225,6 +215,8 @@ class ExecutionSpec(Request):
                 raise ValueError(f"stdin_base64 is not base64: {error}") from None
         return None if self.stdin is None else self.stdin.encode("utf-8", "surrogateescape")
 
+
+_DEFAULTS = {name: field.get_default(call_default_factory=True) for name, field in ExecutionSpec.model_fields.items()}
 
 OutcomeKind = Literal["exited", "signalled", "oom", "oom_suspected", "timed_out", "cancelled", "failed_to_start", "lost", "not_run"]
 LostReason = Literal["sandbox_died", "sandbox_removed", "engine_restarted", "host_restarted", "journal_set_back", "init_unreachable"]
@@ -291,6 +283,10 @@ class Execution(Answer):
     state: ExecutionState
     cancelling: bool = False
     outcome: Outcome | None = None
+    opens: Literal["session"] | None = None  # it is a session's shell
+    session: str | None = None  # it is a command of this session
+    session_over: bool = False  # and that session ended with it
+    tty: bool = False  # it runs on a terminal; with `opens`: the session has one
     streams: Streams = "merged"
     output: Output = Output()  # stdout alone where the streams are split
     stderr: Output | None = None  # only where they are
@@ -324,6 +320,19 @@ class SignalRequest(Request):
     signal: Annotated[int, Field(ge=1, le=64)]
 
 
+class ResizeRequest(Request):
+    """POST /v1/executions/{eid}/resize: the size of its terminal, in characters"""
+
+    rows: Annotated[int, Field(ge=1, le=0xFFFF)]
+    cols: Annotated[int, Field(ge=1, le=0xFFFF)]
+
+
+class InputAnswer(Answer):
+    """How many bytes of input its terminal has been given since the count began: the offset of the next."""
+
+    offset: int
+
+
 class ExecuteRequest(Request):
     """POST /execute: the whole thing in one call."""
 
@@ -343,7 +352,7 @@ class ExecuteAnswer(Answer):
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
-# --------------------------------------------------------------------------------------- health and problems
+# ------------------------------------------------------------------------------------------------- health
 
 
 class Health(Answer):
@@ -353,51 +362,3 @@ class Health(Answer):
     instance_id: str | None = None
     engine: dict[str, Any] | None = None
     capacity: dict[str, Any] | None = None
-
-
-PROBLEMS: dict[str, tuple[int, str, bool | Literal["unknown"], bool]] = {
-    # code: (status, title, accepted, retryable)
-    "damaged": (400, "The request was damaged on the way", False, True),
-    "unauthorized": (401, "The token is missing or wrong", False, False),
-    "forbidden": (403, "Not allowed", False, False),
-    "not_found": (404, "Unknown here", False, False),
-    "image_not_found": (404, "The image is not there and cannot be pulled", False, False),
-    "method_not_allowed": (405, "No such method here", False, False),
-    "wrong_state": (409, "Not possible in this state", False, False),
-    "gone": (410, "Removed, or beyond retention", False, False),
-    "epoch_mismatch": (412, "Another sandbox than the one the request speaks of", False, False),
-    "too_large": (413, "The request is too large", False, False),
-    "range_not_satisfiable": (416, "No such range", False, False),
-    "invalid": (422, "The request is not valid", False, False),
-    "id_conflict": (422, "The id is taken by another request", False, False),
-    "epoch_required": (428, "The epoch header is missing", False, False),
-    "too_many": (429, "Too many requests", False, True),
-    "internal": (500, "The server failed", "unknown", False),
-    "commit_failed": (500, "The journal could not be written", "unknown", False),
-    "capacity": (503, "No room for more work now", False, True),
-    "disk_full": (503, "Too little free disk for new work", False, True),
-    "stopping": (503, "The server is stopping", False, True),
-    "engine_unavailable": (503, "The container engine does not answer", False, True),
-}
-
-
-class Problem(Answer):
-    """Every error of ours: RFC 9457 problem+json. `accepted` says whether the request was taken."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str
-    accepted: bool | Literal["unknown"]
-    retryable: bool
-    retry_after_s: float | None = None
-    id: str | None = None  # the execution's or sandbox's
-
-    @classmethod
-    def of(cls, code: str, detail: str, *, retry_after_s: float | None = None, id: str | None = None) -> Problem:
-        status, title, accepted, retryable = PROBLEMS[code]
-        return cls(
-            title=title, status=status, detail=detail, code=code, accepted=accepted, retryable=retryable,
-            retry_after_s=retry_after_s, id=id,
-        )  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from remote_env.protocol import ExecutionSpec, SandboxSpec
 from server.executions import Executions
 from server.problems import ProblemError
+from server.runs import too_long_for_the_kernel
 from server.sandboxes import Sandboxes
 from server.settings import Settings
 from server.spool import Spool
@@ -47,8 +48,12 @@ class Admission:
 
     def execution(self, spec: ExecutionSpec) -> None:
         """invalid, stopping, capacity, disk_full."""
-        if spec.timeout_s > self._settings.max_timeout_s:
+        clock_s = spec.clock_s
+        if clock_s is not None and clock_s > self._settings.max_timeout_s:
             raise ProblemError("invalid", f"timeout_s: at most {self._settings.max_timeout_s:g} on this server", id=spec.id)
+        too_long = too_long_for_the_kernel(spec)
+        if too_long is not None:
+            raise ProblemError("invalid", too_long, id=spec.id)
         self._work()
 
     def _work(self) -> None:

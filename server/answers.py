@@ -50,12 +50,12 @@ def _shown(content: bytes) -> dict[str, str]:
 
 def live_answer(live: LiveExecution) -> Execution:
     """An execution that has not ended."""
-    running = live.machine.state in (State.RUNNING, State.DRAINING)
+    running = live.machine.state in (State.RUNNING, State.HELD, State.DRAINING)
     sandbox = live.sandbox
     so_far = [Output(total_bytes=output.spool_file.total) for output in live.outputs]
     return Execution(
         id=live.id, sandbox_id=sandbox.id, epoch=sandbox.epoch or "", run_id=sandbox.run_id,
-        state="running" if running else "accepted", cancelling=live.machine.cancelling,
+        state="running" if running else "accepted", cancelling=live.machine.cancelling, **_kind(live.spec),
         streams="split" if len(so_far) == 2 else "merged", output=so_far[0], stderr=so_far[1] if len(so_far) == 2 else None,
         accepted_at=_time(live.accepted_at), started_at=_time(live.started_at),
     )  # fmt: skip
@@ -65,7 +65,7 @@ def ended_answer(live: LiveExecution, spool: Spool) -> Execution:
     """An execution that ended while this server watched."""
     assert live.final is not None
     return _ended(
-        spool, live.final, live.id, live.sandbox.id, live.sandbox.epoch or "", live.sandbox.run_id, live.accepted_at,
+        spool, live.spec, live.final, live.id, live.sandbox.id, live.sandbox.epoch or "", live.sandbox.run_id, live.accepted_at,
         live.ended_at, live.machine.cancelling, True,
     )  # fmt: skip
 
@@ -73,23 +73,33 @@ def ended_answer(live: LiveExecution, spool: Spool) -> Execution:
 def row_answer(row: ExecutionRow, spool: Spool, inline: bool = True) -> Execution:
     """An execution whose row is final."""
     assert row.final is not None
-    return _ended(spool, row.final, row.id, row.sandbox_id, row.epoch, row.run_id, row.accepted_at, row.ended_at, row.cancelling, inline)
+    return _ended(
+        spool, row.spec, row.final, row.id, row.sandbox_id, row.epoch, row.run_id, row.accepted_at, row.ended_at, row.cancelling, inline
+    )  # fmt: skip
 
 
 def _ended(
-    spool: Spool, final: Mapping[str, Any], execution_id: str, sandbox_id: str, epoch: str, run_id: str, accepted_at: float,
-    ended_at: float | None, cancelling: bool, inline: bool,
+    spool: Spool, spec: Mapping[str, Any] | None, final: Mapping[str, Any], execution_id: str, sandbox_id: str, epoch: str,
+    run_id: str, accepted_at: float, ended_at: float | None, cancelling: bool, inline: bool,
 ) -> Execution:  # fmt: skip
     outcome = Outcome(**final["outcome"])
     outputs = [_output(spool, execution_id, final, stream, inline) for stream in streams_of(final)]
     return Execution(
         id=execution_id, sandbox_id=sandbox_id, epoch=epoch, run_id=run_id,
         state="abandoned" if outcome.kind == "not_run" else "ended", cancelling=cancelling, outcome=outcome,
+        **_kind(spec), session_over=final.get("session_over", False),
         streams="split" if len(outputs) == 2 else "merged", output=outputs[0], stderr=outputs[1] if len(outputs) == 2 else None,
         accepted_at=_time(accepted_at),
         started_at=_time(final.get("started_at")), ended_at=_time(ended_at), waited_for_server_s=final.get("waited_s", 0.0),
         cpu_s=final.get("cpu_s"), max_rss_bytes=final.get("max_rss_bytes"), oom_kills=final.get("oom_kills", 0),
     )  # fmt: skip
+
+
+def _kind(spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What sets it apart from a command by itself."""
+    if spec is None or not ("session" in spec or "opens" in spec or "tty" in spec):
+        return {}
+    return {"opens": spec.get("opens"), "session": spec.get("session"), "tty": "tty" in spec}
 
 
 def sandbox_answer(sandbox: LiveSandbox, lease_expires_at: float | None) -> Sandbox:

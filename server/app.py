@@ -6,16 +6,20 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from remote_env.problems import NO_SUCH_ROUTE
 from remote_env.protocol import PROTOCOL_VERSION, Problem
 from server.api import docs
 from server.api.events import event_routes
 from server.api.execute import execute_routes
-from server.api.executions import execution_routes
+from server.api.executions import START_PATH, execution_routes, start_route
+from server.api.files import file_routes
 from server.api.output import output_routes
 from server.api.reattach import Reattaches
 from server.api.sandboxes import sandbox_routes
 from server.api.services import Services
+from server.api.snapshots import snapshot_routes
 from server.api.status import status_routes
+from server.api.terminal import terminal_routes
 from server.auth import Auth
 from server.gate import Gate, named_id
 from server.journal import CommitFailed
@@ -39,11 +43,18 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
         docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     app.add_middleware(Gate, auth=auth, lifetime=life, instance_id=services.instance_id)
-    # First those that every command takes: routes are tried in order.
-    app.include_router(execution_routes(services, Reattaches(metrics)))
+    # First those that every command takes: routes are tried in order. A command's start is described as the others are, and
+    # answered without FastAPI's machinery, which costs it as much as a commit.
+    reattaches = Reattaches(metrics)
+    start = start_route(services, reattaches)
+    app.add_route(START_PATH, start, methods=["POST"], include_in_schema=False)
+    app.include_router(execution_routes(services, reattaches, start))
     app.include_router(output_routes(services))
     app.include_router(event_routes(services, metrics))
+    app.include_router(terminal_routes(services, services.terminals, metrics))
     app.include_router(sandbox_routes(services))
+    app.include_router(file_routes(services))
+    app.include_router(snapshot_routes(services))
     app.include_router(execute_routes(services, settings, life))
     app.include_router(status_routes(services, metrics, life))
     app.openapi = docs.openapi_of(app)  # type: ignore[method-assign]
@@ -65,7 +76,7 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
-        detail = f"{request.method} {request.url.path} is not part of this server's interface"
+        detail = f"{request.method} {request.url.path} {NO_SUCH_ROUTE}"
         return problem_response(Problem.of(code, detail, id=named_id(request.scope)), error.headers)
 
     app.add_exception_handler(ProblemError, on_problem)

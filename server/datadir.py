@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 _SHORTEST_TOKEN = 16  # characters; below this a token could be guessed
@@ -88,3 +89,13 @@ def _make(path: Path) -> bool:
 def readable_by_others(path: Path) -> bool:
     """Whether group or others may read it."""
     return bool(path.stat().st_mode & 0o044)
+
+
+def kept_word(path: Path, make: Callable[[], str]) -> str:
+    """A word that is made once and kept in a file beside the journal, not in it: it must outlive a journal that is lost."""
+    if not path.exists():
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(make())
+        fresh.chmod(0o600)
+        fresh.rename(path)
+    return path.read_text().strip()

@@ -27,6 +27,7 @@ from docker.types import Healthcheck, LogConfig, Mount
 from docker.utils import kwargs_from_env, parse_repository_tag
 
 from remote_env.protocol import SandboxSpec
+from server.committing import commit
 
 log = logging.getLogger("server.engine")
 
@@ -39,8 +40,9 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID",
 """What must stay for apt-get install, pip, git, su and test suites to work as root in a sandbox (tried one by one)."""
 
 _THREADS = 16
-_PULLS = 8  # at once; a pull takes minutes, so it must not take the place of other calls
+_PULLS, _COMMITS = 8, 4  # at once; they take minutes, so they must not take the place of other calls
 _CALL_S = 60  # seconds for one answer of the engine
+_COMMIT_S = 1800  # seconds for an image to be made of a container, which may have written gigabytes
 _CONNECT_S = 2  # seconds for an engine to answer on a new connection
 _FOR_EVER_S = 10**8  # seconds without an event are no failure
 
@@ -98,6 +100,7 @@ class Engine:
         self._instance_id = instance_id
         self._slots = asyncio.Semaphore(_THREADS)
         self._pull_slots = asyncio.Semaphore(_PULLS)
+        self._commit_slots = asyncio.Semaphore(_COMMITS)
         self._api: docker.APIClient | None = None
 
     async def _call(self, function: Callable[[docker.APIClient], T]) -> T:
@@ -142,11 +145,14 @@ class Engine:
 
     def _client(self) -> docker.APIClient:
         if self._api is None:
-            kwargs = kwargs_from_env()
-            if self._url:
-                kwargs["base_url"] = self._url
-            self._api = docker.APIClient(version="auto", timeout=_CALL_S, num_pools=_THREADS, **kwargs)
+            self._api = self._new_client(_CALL_S, num_pools=_THREADS)
         return self._api
+
+    def _new_client(self, timeout_s: float, *, version: str = "auto", **more: Any) -> docker.APIClient:
+        kwargs = kwargs_from_env()
+        if self._url:
+            kwargs["base_url"] = self._url
+        return docker.APIClient(version=version, timeout=timeout_s, **more, **kwargs)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------------------------------------ engine
 
@@ -159,11 +165,8 @@ class Engine:
         containers. One that hangs takes them, and is not going away."""
 
         def run() -> bool:
-            kwargs = kwargs_from_env()
-            if self._url:
-                kwargs["base_url"] = self._url
             # A version that is given is not asked for: the constructor stays silent.
-            api = docker.APIClient(version=MINIMUM_DOCKER_API_VERSION, timeout=_CONNECT_S, **kwargs)
+            api = self._new_client(_CONNECT_S, version=MINIMUM_DOCKER_API_VERSION)
             try:
                 api.ping()
             except requests.exceptions.Timeout:
@@ -326,6 +329,26 @@ class Engine:
         if await self.inspect(container_id) is not None:
             await self._call(lambda api: api.wait(container_id, condition="removed", timeout=_CALL_S))
 
+    async def diff(self, container_id: str) -> list[dict[str, Any]]:
+        """What is otherwise than in its image: Path, and Kind as a number. Raises EngineError."""
+        try:
+            return await self._call(lambda api: list(api.diff(container_id) or ()))
+        except NotFound as error:
+            raise EngineError("gone", _explain(error)) from error
+
+    async def snapshot(self, container_id: str, name: str) -> tuple[str, int]:
+        """Make an image of it, which goes on meanwhile: the image's id, and its size in bytes. Raises EngineError."""
+
+        def run(_: docker.APIClient) -> tuple[str, int]:
+            with contextlib.closing(self._new_client(_COMMIT_S)) as api:
+                return commit(api, container_id, name, (INSTANCE_LABEL, SANDBOX_LABEL, RUN_LABEL))
+
+        try:
+            async with self._commit_slots:
+                return await self._in_thread(run)
+        except NotFound as error:
+            raise EngineError("gone", _explain(error)) from error
+
     async def find(self, sandbox_id: str) -> Container | None:
         """A container that was made for this sandbox, whether or not the journal knows its id."""
         return await self.inspect(_name(sandbox_id))
@@ -342,11 +365,8 @@ class Engine:
         """Block and yield the sandbox id of each container of ours that dies, until the engine goes away (then it ends,
         or raises EngineError). Runs in a thread of the caller's; has a connection of its own. `on_up` is called once
         the engine answers."""
-        kwargs = kwargs_from_env()
-        if self._url:
-            kwargs["base_url"] = self._url
         try:
-            api = docker.APIClient(version="auto", timeout=_FOR_EVER_S, **kwargs)
+            api = self._new_client(_FOR_EVER_S)
             label = f"{INSTANCE_LABEL}={self._instance_id}"
             events = api.events(decode=True, filters={"type": "container", "event": "die", "label": label})
             on_up()

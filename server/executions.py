@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from remote_env.protocol import ExecutionSpec, Outcome
 from server import messages
 from server.descriptors import close_all
 from server.failpoints import failpoint
+from server.intake import Intake
 from server.journal import ExecutionRow, Journal
 from server.live import LiveExecution, LiveSandbox
 from server.machines import execution as rules
 from server.messages import Ended, Ending, EndingFlag, EndingKind, Stale, Started
 from server.metrics import Metrics
 from server.outcomes import outcome_of
-from server.output import FACTS, LiveOutput
+from server.output import FACTS
 from server.problems import ProblemError
 from server.runs import run_message
-from server.spool import MERGED, SPLIT, Spool
-from server.waits import Bell, WaitRoom
+from server.sessions import check_link, session_for
+from server.spool import Spool
+from server.waits import WaitRoom
+from server.wiping import Wiping
 
 log = logging.getLogger("server.executions")
 
-_WIPE_S = 1.0  # seconds after the start within which secrets leave the journal
-_DEADLINE_MARGIN_S = 30.0  # beyond timeout and grace, within which an execution's ending must have come
 _PURGE_STEP = 200  # executions whose output goes before others get their turn
+
+
+class _Linger(NamedTuple):
+    """How long output is waited for after an ending: until its end, for so many seconds at most, or until none has come for so
+    many."""
+
+    most_s: float
+    quiet_s: float | None
+
+
+# What a terminal was given last may still be on its way through the kernel when its program's end is reported already.
+_TERMINAL_LINGER = _Linger(most_s=0.5, quiet_s=0.02)
 
 
 class Executions:
@@ -49,78 +60,60 @@ class Executions:
         self._journal = journal
         self._spool = spool
         self._metrics = metrics
-        self._room = room
-        self._key = key
         self._drain_grace_s = drain_grace_s
         self.on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
-        self._to_wipe: list[str] = []
-        self._wipe_timer: asyncio.TimerHandle | None = None
-        self.wiped = True  # something was wiped that the write-ahead log may still hold, perhaps by a server before this one
+        self._intake = Intake(spool, room, key)
+        self.wiping = Wiping(lambda ids: self._commit(journal.wipe_secrets, ids))
+
+    def sessions(self) -> int:
+        """How many of them are a session's shell."""
+        return sum(live.opens_session for live in self.live.values())
 
     # -------------------------------------------------------------------------------------------- accepting
 
     def spec_hash(self, spec: ExecutionSpec) -> bytes:
-        """Keyed, since it stays when environment values and stdin are wiped."""
-        canonical = spec.model_dump_json(exclude={"id"}, exclude_defaults=True)
-        return hmac.new(self._key, canonical.encode(), hashlib.sha256).digest()
+        """See `Intake.spec_hash`."""
+        return self._intake.spec_hash(spec)
 
     def accept(self, sandbox: LiveSandbox, spec: ExecutionSpec) -> LiveExecution:
-        """Commit a new execution and send it when its turn comes. Raises ProblemError invalid, commit_failed."""
-        if spec.streams == "split" and sandbox.link_version < messages.SPLIT_SINCE:
-            detail = "streams: this sandbox was made before the server was upgraded and keeps one output only: make a new sandbox"
-            raise ProblemError("invalid", detail, id=spec.id)
-        secrets = spec.model_dump(include={"env", "stdin", "stdin_base64"}, exclude_defaults=True) or None
-        public = spec.model_dump(mode="json", exclude={"id", "env", "stdin", "stdin_base64"}, exclude_defaults=True)
-        return self._accept(sandbox, spec.id, "run", public, self.spec_hash(spec), secrets, spec)
+        """Commit a new execution and send it when its turn comes. Raises ProblemError invalid, session_ended, session_busy,
+        commit_failed."""
+        check_link(sandbox, spec)
+        session = None if spec.session is None else session_for(sandbox, spec, self.live, self._journal)
+        return self._accept(sandbox, self._intake.run_row(sandbox, spec, session), session, spec)
 
     def fence(self, sandbox: LiveSandbox, execution_id: str) -> LiveExecution:
         """Abandon an id that is unknown here: a request like a run, that takes a number and never runs (FENCE)."""
-        return self._accept(sandbox, execution_id, "fence", None, None, None, None)
+        return self._accept(sandbox, self._intake.fence_row(sandbox, execution_id), None, None)
 
     def _accept(
-        self, sandbox: LiveSandbox, execution_id: str, kind: Literal["run", "fence"], spec: dict[str, Any] | None,
-        spec_hash: bytes | None, secrets: dict[str, Any] | None, request: ExecutionSpec | None,
+        self, sandbox: LiveSandbox, row: ExecutionRow, session: LiveExecution | None, request: ExecutionSpec | None
     ) -> LiveExecution:  # fmt: skip
-        assert sandbox.epoch is not None
-        now = time.time()
-        row = ExecutionRow(
-            execution_id, sandbox.id, sandbox.highest + 1, sandbox.epoch, sandbox.run_id, kind, spec, spec_hash, secrets,
-            False, now, None, None, False,
-        )  # fmt: skip
         try:
             self._journal.accept(row)
         except Exception as error:
             self.on_fatal(error)
-            raise ProblemError("commit_failed", f"whether {execution_id} was accepted is unknown: {error}", id=execution_id) from error
+            raise ProblemError("commit_failed", f"whether {row.id} was accepted is unknown: {error}", id=row.id) from error
         sandbox.highest = row.number
-        live = self._make(sandbox, row)
-        live.request = request
+        live = self._take_in(sandbox, row, session, fresh=True)
+        if request is None or row.spec is None or row.spec.get("streams", "merged") == request.streams:
+            live.request = request
         self._metrics.execution_accepted()
         self.pump(sandbox)
         return live
 
     def restore(self, sandbox: LiveSandbox, row: ExecutionRow) -> LiveExecution:
-        """Take up an unfinished row of an earlier server; the next hello says where it is."""
-        return self._make(sandbox, row)
+        """Take up an unfinished row of an earlier server; the next hello says where it is. In the order of their numbers: a
+        session comes before its commands."""
+        session = self.live.get((row.spec or {}).get("session", ""))
+        live = self._take_in(sandbox, row, session, fresh=False)
+        if session is not None and live.machine.borrows:
+            self.apply(session, rules.Lent(take=False))
+        return live
 
-    def _make(self, sandbox: LiveSandbox, row: ExecutionRow) -> LiveExecution:
-        spec = row.spec or {}
-        default = ExecutionSpec.model_fields
-        timeout_s = float(spec.get("timeout_s", default["timeout_s"].default))
-        grace_s = float(spec.get("grace_s", default["grace_s"].default))
-        limit_s = timeout_s + grace_s + _DEADLINE_MARGIN_S
-        idle_s = spec.get("idle_timeout_s")
-        streams = SPLIT if spec.get("streams") == "split" else MERGED
-        output_limit = int(spec.get("output_limit_bytes", default["output_limit_bytes"].default))
-        live = LiveExecution(
-            id=row.id, number=row.number, sandbox=sandbox, machine=rules.ExecutionMachine(row.kind, row.cancelling),
-            spec=row.spec, spec_hash=row.spec_hash, secrets=row.secrets, accepted_at=row.accepted_at,
-            deadline=self._loop.time() + limit_s,  # not from `accepted_at`: the wall clock may have jumped while no server ran
-            limit_s=limit_s,
-            outputs=tuple(LiveOutput(stream, self._spool.open(row.id, output_limit, stream)) for stream in streams),
-            ended=Bell(self._room), moved=Bell(self._room), activity_every=None if idle_s is None else idle_s / 4,
-        )  # fmt: skip
+    def _take_in(self, sandbox: LiveSandbox, row: ExecutionRow, session: LiveExecution | None, *, fresh: bool) -> LiveExecution:
+        live = self._intake.live(sandbox, row, session, fresh=fresh)
         sandbox.executions[row.id] = live
         sandbox.waiting.append(live)
         sandbox.idle.clear()
@@ -143,7 +136,7 @@ class Executions:
     def _send_run(self, live: LiveExecution) -> None:
         link = live.sandbox.link
         spec = live.request or ExecutionSpec.model_validate({"id": live.id, **(live.spec or {}), **(live.secrets or {})})
-        run, stdin = run_message(spec, live.number, live.sandbox.spec)
+        run, stdin = run_message(spec, live.number, live.sandbox.spec, live.sandbox.link_version)
         if link is None or not link.send_run(run, stdin):
             self.apply(live, rules.NotSent())
         else:
@@ -157,7 +150,7 @@ class Executions:
         Raises BadMessage for what the init must not say.
         """
         try:
-            live, event = self._interpret(sandbox, message, len(pipes))
+            live, event = self._interpret(sandbox, message, pipes)
         except messages.BadMessage:
             close_all(pipes)
             raise
@@ -168,7 +161,7 @@ class Executions:
         if isinstance(message, Started):
             failpoint("after_started")
 
-    def _interpret(self, sandbox: LiveSandbox, message: messages.FromInit, pipes: int) -> tuple[LiveExecution, rules.Event]:
+    def _interpret(self, sandbox: LiveSandbox, message: messages.FromInit, pipes: Sequence[int]) -> tuple[LiveExecution, rules.Event]:
         if isinstance(message, Stale):
             raise messages.BadMessage(f"number {message.number} was taken before: another server sent to this init")
         assert isinstance(message, Started | Ended)
@@ -177,8 +170,8 @@ class Executions:
             raise messages.BadMessage(f"{type(message).__name__} of {message.id!r}, which this sandbox does not run")
         if isinstance(message, Ended):
             return live, rules.EndingArrived(message.ending)
-        if pipes != len(live.outputs):
-            raise messages.BadMessage(f"{message.id} came with {pipes} read ends, it has {len(live.outputs)}")
+        if not live.fits(pipes):
+            raise messages.BadMessage(f"{message.id} came with {len(pipes)} read ends, it has {len(live.outputs)}, or of another kind")
         live.started_at = message.started_ns / 1e9
         self._metrics.started(max(0.0, live.started_at - live.accepted_at))
         return live, rules.Started()
@@ -211,6 +204,15 @@ class Executions:
                 self._end(live, Outcome(kind="lost", reason=instruction.reason, ran=instruction.ran), None)
             elif isinstance(instruction, rules.CommitCancel):
                 self._commit(self._journal.cancel, live.id)
+            elif isinstance(instruction, rules.BorrowOutput | rules.GiveBackOutput):
+                self._tell_session(live, rules.Lent() if isinstance(instruction, rules.BorrowOutput) else rules.GivenBack())
+            elif isinstance(instruction, rules.PauseOutput):
+                for output in live.outputs:
+                    output.pause(instruction.take)
+                live.moved.ring()
+            elif isinstance(instruction, rules.ResumeOutput):
+                for output in live.outputs:
+                    output.resume()
             else:
                 self._send(live, instruction)
 
@@ -226,6 +228,10 @@ class Executions:
         elif isinstance(instruction, rules.SendSkip):
             link.send(messages.skip(live.number, live.id))
 
+    def _tell_session(self, live: LiveExecution, event: rules.Lent | rules.GivenBack) -> None:
+        if live.session is not None and live.session.machine.state is not rules.State.ENDED:
+            self.apply(live.session, event)
+
     def _attach(self, live: LiveExecution, from_nothing: bool) -> None:
         live.moved.ring()  # it has started, or was taken up again
         live.request = None
@@ -235,13 +241,17 @@ class Executions:
                 output.spool_file.clear()  # what lies there is of a journal that was lost
         if not live.handed_over:
             return
-        if live.started_at is not None:  # its clocks run from here; it may have waited for its turn
+        if live.started_at is not None and live.deadline is not None and live.limit_s is not None:
+            # Its clocks run from here; it may have waited for its turn.
             live.deadline = max(live.deadline, self._loop.time() + min(0.0, live.started_at - time.time()) + live.limit_s)
         pipes, live.handed_over = live.handed_over, ()
+        if live.terminal is not None:
+            live.terminal.attach(pipes[0])
         for output, pipe in zip(live.outputs, pipes, strict=True):
-            output.attach(pipe, lambda: self._on_output(live), self.on_fatal)
-        if live.secrets is not None:
-            self._wipe_soon(live)
+            output.attach(pipe, lambda: self._on_output(live), self.on_fatal, paused=live.machine.lent)
+        if live.secrets is not None:  # it has started, so they are of no more use here
+            live.secrets = None
+            self.wiping.soon(live.id)
 
     def _on_output(self, live: LiveExecution) -> None:
         live.moved.ring()
@@ -255,27 +265,35 @@ class Executions:
         failpoint("before_output_taken")
         live.ending = ending
         read = any(output.reader is not None for output in live.outputs)
-        if read and ending.flags & EndingFlag.OUTPUT_OPEN:
-            live.drain = self._loop.create_task(self._take_slowly(live, self._drain_grace_s))
+        if read and (linger := self._linger(live, ending)):
+            live.drain = self._loop.create_task(self._take_slowly(live, linger))
         elif self._finish_output(live):
             self.apply(live, rules.OutputTaken())
         else:
             live.drain = self._loop.create_task(self._take_slowly(live, None))
 
-    async def _take_slowly(self, live: LiveExecution, linger_s: float | None) -> None:
-        """`linger_s` None: the output is taken already, only its sha256 is missing."""
+    def _linger(self, live: LiveExecution, ending: Ending) -> _Linger | None:
+        """How long more of the output is waited for."""
+        if live.terminal is not None:
+            return _TERMINAL_LINGER
+        if live.session is None and ending.flags & EndingFlag.OUTPUT_OPEN:
+            return _Linger(self._drain_grace_s, None)
+        return None  # what jobs of a session say after its command is for the session
+
+    async def _take_slowly(self, live: LiveExecution, linger: _Linger | None) -> None:
+        """`linger` None: the output is taken already, only its sha256 is missing."""
         try:
-            await self._settle_output(live, linger_s)
+            await self._settle_output(live, linger)
             self.apply(live, rules.OutputTaken())
         except Exception as error:
             # The ending cannot be finished in this process. It waits in the init, so another start can finish it.
             self.on_fatal(error)
             raise
 
-    async def _settle_output(self, live: LiveExecution, linger_s: float | None) -> None:
+    async def _settle_output(self, live: LiveExecution, linger: _Linger | None) -> None:
         """Take what descendants still say for so long, then what the pipes hold, and add up what is kept."""
-        if linger_s is not None:
-            await asyncio.gather(*(output.linger(linger_s) for output in live.outputs))
+        if linger is not None:
+            await asyncio.gather(*(output.linger(linger.most_s, linger.quiet_s) for output in live.outputs))
             self._finish_output(live)
         assert live.final is not None
         for output in live.outputs:
@@ -283,14 +301,17 @@ class Executions:
 
     def _finish_output(self, live: LiveExecution) -> bool:
         """Take what the pipes hold, close them and the files. False: a sha256 is still to be computed, off the event loop."""
+        if live.terminal is not None:
+            live.terminal.detach()
         live.final = {FACTS[output.stream]: output.finish() for output in live.outputs}
         return all(facts["sha256"] is not None for facts in live.final.values())
 
     def _outcome(self, live: LiveExecution, ending: Ending) -> Outcome:
         if ending.kind is EndingKind.SKIPPED and live.machine.kind == "fence":
             return Outcome(kind="not_run", reason="abandoned", ran=False)
-        removed = "sandbox_removed" if not live.sandbox.takes_work else None
-        return outcome_of(ending, cancelled_for=removed)
+        closed = live.session is not None and live.session.machine.cancelling and not live.machine.cancelling
+        reason = "sandbox_removed" if not live.sandbox.takes_work else "session_closed" if closed else None
+        return outcome_of(ending, cancelled_for=reason, session_closed=closed)
 
     def _end(self, live: LiveExecution, outcome: Outcome, ending: Ending | None) -> None:
         """Commit the final row, then tell whoever waits."""
@@ -308,14 +329,18 @@ class Executions:
             final["max_rss_bytes"] = ending.max_rss_bytes
             final["oom_kills"] = ending.oom_kills
             final["waited_s"] = ending.waited_ms / 1e3
+            if ending.flags & EndingFlag.SESSION_OVER:
+                final["session_over"] = True
         final["started_at"] = live.started_at
         self._commit(self._journal.end, live.id, final, ended_at)
         live.final, live.ended_at = final, ended_at
         if live.secrets is not None:
-            live.secrets, self.wiped = None, True
+            live.secrets, self.wiping.wiped = None, True
         sandbox = live.sandbox
         self.live.pop(live.id, None)
         sandbox.executions.pop(live.id, None)
+        if live.session is not None:
+            live.session.command = None
         if not sandbox.executions:
             sandbox.idle.set()
         live.ended.ring()
@@ -340,12 +365,15 @@ class Executions:
     # --------------------------------------------------------------------------------------------- the rest
 
     async def lose(self, live: LiveExecution, reason: str) -> None:
-        """Its sandbox is gone for good and said nothing of it: keep the output so far, commit `lost`."""
+        """Its sandbox is gone for good and said nothing of it: keep the output so far, commit `lost`. A session's command goes
+        before its session: what their pipe holds is its."""
+        if live.command is not None:
+            await self.lose(live.command, reason)
         if live.drain is not None:
             await live.drain
         if live.machine.state is rules.State.ENDED:
             return
-        await self._settle_output(live, self._drain_grace_s)
+        await self._settle_output(live, _Linger(self._drain_grace_s, None))
         self.apply(live, rules.SandboxOver(reason))
 
     def send_signal(self, live: LiveExecution, signum: int) -> bool:
@@ -363,21 +391,6 @@ class Executions:
             if count % _PURGE_STEP == 0:
                 await asyncio.sleep(0)
 
-    def _wipe_soon(self, live: LiveExecution) -> None:
-        """It has started, so its environment and stdin are of no more use here."""
-        live.secrets = None
-        if not self._to_wipe:
-            self._wipe_timer = self._loop.call_later(_WIPE_S, self._wipe)
-        self._to_wipe.append(live.id)
-
-    def _wipe(self) -> None:
-        ids, self._to_wipe = self._to_wipe, []
-        self._commit(self._journal.wipe_secrets, ids)
-        self.wiped = True
-
     def close(self) -> None:
         """Before the journal is closed: nothing is written afterwards."""
-        if self._wipe_timer is not None:
-            self._wipe_timer.cancel()
-        if self._to_wipe:
-            self._wipe()
+        self.wiping.close()

@@ -22,6 +22,8 @@ STREAM = "remote_env.stream"  # scope key: the answer has no end of its own: it 
 _HEALTH = "/health"  # the one path that is answered without a token
 _PROTOCOL_HEADER = (b"x-remote-env-protocol", str(PROTOCOL_VERSION).encode())
 _NAMING_PATH = re.compile(rf"/v1/[a-z]+/({ID_PATTERN.pattern})(?:/.*)?")
+_FILES = re.compile(rf"/v1/sandboxes/{ID_PATTERN.pattern}/files")  # a PUT there may be of any size: it is not held in memory
+_FIRST_WORDS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _LONGEST_LENGTH = 18  # digits of a Content-Length
 
 
@@ -45,7 +47,7 @@ class Gate:
         self._marks = (_PROTOCOL_HEADER, (INSTANCE_HEADER.lower().encode(), instance_id.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         begun = False
@@ -53,7 +55,7 @@ class Gate:
 
         async def marked_send(message: Message) -> None:
             nonlocal begun
-            if message["type"] == "http.response.start":
+            if message["type"] in _FIRST_WORDS:
                 begun = True
                 message["headers"] = [*message.get("headers", ()), *marks]
             await send(message)
@@ -76,14 +78,14 @@ class Gate:
             return
         scope[AUTHORIZED] = authorization is not None
         try:
-            await self._app(scope, self._bounded(receive), marked_send)
+            await self._app(scope, self._bounded(scope, receive), marked_send)
         except ClientDisconnect:
             return  # it went away while it still sent its body: nothing was taken, nobody waits for an answer
         except Exception as error:
             if begun:
                 raise  # the connection is closed, and the client sees an answer cut short
             # Not what was expected to go wrong (that is a ProblemError, answered further in).
-            log.error("request failed", exc_info=error, extra={"method": scope["method"], "path": scope["path"]})
+            log.error("request failed", exc_info=error, extra={"method": scope.get("method"), "path": scope["path"]})
             problem = Problem.of("internal", "the server failed to answer; its log says why", id=named_id(scope))
             await problem_response(problem)(scope, receive, marked_send)
 
@@ -94,15 +96,19 @@ class Gate:
             return problem
         if self._lifetime.stopping and not is_health:
             return Problem.of("stopping", "the server is stopping; this request was not taken", retry_after_s=RETRY_AFTER_STOP_S)
-        if length is not None and (len(length) > _LONGEST_LENGTH or (length.isdigit() and int(length) > self._body_limit)):
+        if length is not None and (len(length) > _LONGEST_LENGTH or (length.isdigit() and int(length) > self._limit(scope))):
             return self._too_large()
         return None
+
+    def _limit(self, scope: Scope) -> float:
+        """Bytes of the body."""
+        return float("inf") if scope.get("method") == "PUT" and _FILES.fullmatch(scope["path"]) else self._body_limit
 
     def _too_large(self) -> Problem:
         return Problem.of("too_large", f"the body is larger than {self._body_limit} bytes; send large data as a file")
 
-    def _bounded(self, receive: Receive) -> Receive:
-        left = self._body_limit
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        left = self._limit(scope)
 
         async def bounded_receive() -> Message:
             nonlocal left

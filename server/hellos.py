@@ -94,8 +94,8 @@ class SandboxLink:
             return
         for execution_id, read_ends in pipes.items():
             live = sandbox.executions.get(execution_id)
-            if live is not None and len(read_ends) != len(live.outputs):
-                raise BadMessage(f"{len(read_ends)} read ends for {execution_id}, which has {len(live.outputs)}")
+            if live is not None and not live.fits(read_ends):
+                raise BadMessage(f"{len(read_ends)} read ends for {execution_id}, which has {len(live.outputs)}, or of another kind")
         self._take(link)
         started = {entry.id: entry.started_ns / 1e9 for entry in hello.entries if entry.started_ns}
         for execution_id, event in verdict.events:

@@ -310,11 +310,15 @@ class Journal:
         ((number,),) = self._read("SELECT max(number) FROM executions WHERE sandbox_id = ?", (sid,))
         return int(number or 0)
 
-    def executions(self, *, run_id: str | None, sandbox_id: str | None, running: bool | None, limit: int) -> list[ExecutionRow]:
-        """Newest first; `running` None: all, True: not ended, False: ended."""
+    def executions(
+        self, *, run_id: str | None, sandbox_id: str | None, running: bool | None, opens: str | None = None, limit: int
+    ) -> list[ExecutionRow]:  # fmt: skip
+        """Newest first; `running` None: all, True: not ended, False: ended. `opens`: only those that open such a thing."""
         where, values = _where(run_id=run_id, sandbox_id=sandbox_id, expired=0)
         if running is not None:
             where += " AND ended_at IS NULL" if running else " AND ended_at IS NOT NULL"
+        if opens is not None:
+            where, values = f"{where} AND json_extract(spec, '$.opens') = ?", (*values, opens)
         # In the order of an index, so that nothing has to be sorted; rows are never deleted, so rowid is an order of age too.
         # What is not ended is few, and has an index of its own.
         newest = "number" if sandbox_id is not None else "accepted_at" if run_id is not None or running else "rowid"

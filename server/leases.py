@@ -38,7 +38,8 @@ class Leases:
         self._renewed[run_id] = self._loop.time()
 
     def term(self, sandbox: LiveSandbox) -> Term:
-        busy = max((live.deadline for live in sandbox.executions.values()), default=None)
+        # What has no timeout holds no lease: whoever wants it to go on speaks for it.
+        busy = max((live.deadline for live in sandbox.executions.values() if live.deadline is not None), default=None)
         renewed_at = self._renewed.get(sandbox.run_id)
         return Term(float(sandbox.spec["lease_s"]), sandbox.spec["on_lease_end"], renewed_at, self._began, busy)
 

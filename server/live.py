@@ -4,7 +4,9 @@ can be rebuilt from the journal and the next hello."""
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from server.machines import execution as execution_rules
 from server.machines import sandbox as sandbox_rules
 from server.messages import Ending
 from server.output import LiveOutput
+from server.terminal import Terminal
 from server.waits import Bell
 
 
@@ -29,11 +32,14 @@ class LiveExecution:
     spec_hash: bytes | None
     secrets: dict[str, Any] | None
     accepted_at: float  # seconds since 1970
-    deadline: float  # on the loop's clock: when its own timeout must have ended it
+    deadline: float | None  # on the loop's clock: when its own timeout must have ended it; None: it has none
     outputs: tuple[LiveOutput, ...]  # one that is merged, or stdout and stderr
     ended: Bell
     moved: Bell  # it has started, output came on whichever stream, its link came back, or it has ended
-    limit_s: float = 0.0  # from its start to that deadline
+    limit_s: float | None = None  # from its start to that deadline
+    session: LiveExecution | None = None  # the one that this command is of
+    command: LiveExecution | None = None  # of a session: the one command of it that has not ended
+    terminal: Terminal | None = None  # where it runs on one
     request: ExecutionSpec | None = None  # as it came to this server, until it has started
     handed_over: tuple[int, ...] = ()  # read ends that came with the message now being handled, one for each output
     ending: Ending | None = None
@@ -48,6 +54,14 @@ class LiveExecution:
     def hears_signals(self) -> bool:
         """Whether it runs and its init can be told something."""
         return self.machine.state is execution_rules.State.RUNNING and self.sandbox.link is not None
+
+    def fits(self, read_ends: Sequence[int]) -> bool:
+        """Whether these can be those of its outputs."""
+        return len(read_ends) == len(self.outputs) and (self.terminal is None or os.isatty(read_ends[0]))
+
+    @property
+    def opens_session(self) -> bool:
+        return self.spec is not None and "opens" in self.spec
 
     @property
     def total_bytes(self) -> int:

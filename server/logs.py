@@ -18,6 +18,7 @@ from typing import IO, Literal
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _BATCH = 1000  # records written in one go at most
+_GATHER_S = 0.02  # seconds that a line may come late: one by one they would take the interpreter from the commands they tell of
 
 
 _STANDARD = frozenset((*logging.LogRecord("", 0, "", 0, "", None, None).__dict__, "message", "asctime", "taskName"))
@@ -81,6 +82,7 @@ class Writer(logging.Handler):
         self.setFormatter(formatter)
         self._stream = stream
         self._records: queue.SimpleQueue[logging.LogRecord | threading.Event | None] = queue.SimpleQueue()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -90,18 +92,22 @@ class Writer(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._records.put(record)
+        if record.levelno >= logging.WARNING:
+            self._hurry.set()
 
     def flush(self) -> None:
         """Returns when everything logged before has been written."""
         if self._thread.is_alive():
             written = threading.Event()
             self._records.put(written)
+            self._hurry.set()
             written.wait()
 
     def close(self) -> None:
         """Write what is left and end the thread."""
         if self._thread.is_alive():
             self._records.put(None)
+            self._hurry.set()
             self._thread.join()
         super().close()
 
@@ -109,6 +115,9 @@ class Writer(logging.Handler):
         lines: list[str] = []
         while True:
             item = self._records.get()
+            if not lines:
+                self._hurry.wait(_GATHER_S)
+                self._hurry.clear()
             if isinstance(item, logging.LogRecord):
                 lines.append(self._formatted(item))
                 if len(lines) < _BATCH and not self._records.empty():

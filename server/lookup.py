@@ -75,16 +75,18 @@ class Lookup:
         if known.row is not None and known.row.expired:
             raise known.refuse("gone", "is beyond retention")
 
-    def listed(self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, limit: int) -> list[Execution]:
+    def listed(
+        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, opens: str | None, limit: int
+    ) -> list[Execution]:  # fmt: skip
         """Newest first, without the output's text."""
         if id is not None:
             row = self._journal.execution(id)
             rows = [] if row is None or row.expired else [row]
         else:
             running = {None: None, "running": True, "accepted": True, "ended": False, "abandoned": False}.get(state)
-            rows = self._journal.executions(run_id=run_id, sandbox_id=sandbox_id, running=running, limit=limit)
+            rows = self._journal.executions(run_id=run_id, sandbox_id=sandbox_id, running=running, opens=opens, limit=limit)
         found = [self._summary(row) for row in rows]
-        return [execution for execution in found if state in (None, execution.state)]
+        return [execution for execution in found if state in (None, execution.state) and opens in (None, execution.opens)]
 
     def _summary(self, row: ExecutionRow) -> Execution:
         live = self._executions.live.get(row.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -16,6 +17,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from remote_env.protocol import INPUT_LIMIT
 from server import logs, tls
 from server.app import create_app
 from server.auth import Auth
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("server.main")
 
 KEEP_ALIVE_S = 300  # clients let idle connections go after 30 s, so ours are never the first to be closed
+_PING_EVERY_S, _PONG_WITHIN_S = 15.0, 20.0  # seconds, on a WebSocket
 _DRAIN_S = 10  # seconds that answers under way get once the server stops
 _STALLED_S = 0.2  # of which nothing is read within so many is cut
 _OPEN_FILES = 65536  # descriptors wanted at most: three for each execution, one for each connection
@@ -105,7 +108,9 @@ async def _run(settings: Settings, make_services: MakeServices, lifetime: Lifeti
     app = create_app(services, settings, Auth(token, settings.host, names), metrics, lifetime)
     server = _Server(
         uvicorn.Config(
-            app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            app, http="httptools", ws="websockets-sansio", ws_max_size=INPUT_LIMIT, ws_ping_interval=_PING_EVERY_S,
+            ws_ping_timeout=_PONG_WITHIN_S, ws_per_message_deflate=False,
+            lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=_DRAIN_S, backlog=BACKLOG,
             ssl_certfile=str(certificate.cert) if certificate else None, ssl_keyfile=certificate.key if certificate else None,
         )
@@ -118,6 +123,7 @@ async def _run(settings: Settings, make_services: MakeServices, lifetime: Lifeti
             "fingerprint": certificate.fingerprint() if certificate else None, "pid": os.getpid(), "instance_id": services.instance_id,
         },
     )  # fmt: skip
+    gc.freeze()  # what is there now stays: whoever looks for garbage need not go through it again and again
     try:
         await server.serve(sockets)
     finally:

@@ -28,10 +28,12 @@ class _Watched(Collector):
 
     def __init__(self) -> None:
         self.running: Callable[[], int] = lambda: 0
+        self.sessions: Callable[[], int] = lambda: 0
         self.sandboxes: Callable[[], Mapping[str, int]] = dict
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("remote_env_executions_running", "Executions that have not ended.", value=self.running())
+        yield GaugeMetricFamily("remote_env_sessions", "Sessions that have not ended.", value=self.sessions())
         by_state = GaugeMetricFamily("remote_env_sandboxes", "Sandboxes by state.", labels=["state"])
         for state, count in self.sandboxes().items():
             by_state.add_metric([state], count)
@@ -59,6 +61,7 @@ class Metrics:
         )  # fmt: skip
         self._mismatches = {kind: mismatches.labels(kind) for kind in get_args(Mismatch)}
         self._streams = Gauge("remote_env_streams", "Event streams that are open.", registry=self.registry)
+        self._terminals = Gauge("remote_env_terminals", "WebSockets to terminals that are open.", registry=self.registry)
         self._stream_bytes = self._counter("stream_bytes", "Bytes of event streams sent.")
         self._start = self._histogram("start_seconds", "From accepted to started.", _FAST_S)
         self._total = self._histogram("execution_seconds", "From accepted to ended.", _COMMAND_S)
@@ -108,15 +111,26 @@ class Metrics:
         finally:
             self._streams.dec()
 
+    @contextmanager
+    def terminal(self) -> Iterator[None]:
+        """A terminal's WebSocket is open for as long as this is entered."""
+        self._terminals.inc()
+        try:
+            yield
+        finally:
+            self._terminals.dec()
+
     def stream_bytes(self, count: int) -> None:
         self._stream_bytes.inc(count)
 
     def commit(self, seconds: float) -> None:
         self._commit.observe(seconds)
 
-    def watch(self, *, running: Callable[[], int], sandboxes: Callable[[], Mapping[str, int]]) -> None:
-        """Where to ask, at each scrape, for the executions not ended and for the number of sandboxes by state."""
+    def watch(self, *, running: Callable[[], int], sessions: Callable[[], int], sandboxes: Callable[[], Mapping[str, int]]) -> None:
+        """Where to ask, at each scrape, for the executions not ended, the sessions among them, and the number of sandboxes by
+        state."""
         self._watched.running = running
+        self._watched.sessions = sessions
         self._watched.sandboxes = sandboxes
 
     def render(self) -> bytes:

@@ -18,12 +18,19 @@ _STAGE_REASONS = {
     Stage.STDIN: "no_stdin",
     Stage.CAPACITY: "sandbox_full",
     Stage.REQUEST: "bad_request",
+    Stage.SESSION: "session_over",
 }
 
 
-def outcome_of(ending: Ending, *, cancelled_for: str | None = None) -> Outcome:
-    """The outcome of an ending. `cancelled_for`: why a cancel was asked for, where it was not the caller."""
-    if ending.kind is EndingKind.SKIPPED:
+def outcome_of(ending: Ending, *, cancelled_for: str | None = None, session_closed: bool = False) -> Outcome:
+    """The outcome of an ending.
+
+    Args:
+        cancelled_for: why a cancel was asked for, where it was not the caller.
+        session_closed: it is a command whose session was asked to end.
+    """
+    came_too_late = session_closed and ending.kind is EndingKind.FAILED_TO_START and ending.stage is Stage.SESSION
+    if ending.kind is EndingKind.SKIPPED or came_too_late:
         return Outcome(kind="cancelled", ran=False, reason=cancelled_for)
     if ending.kind is EndingKind.FAILED_TO_START:
         return _failed_to_start(ending)

@@ -33,6 +33,7 @@ SPLIT: tuple[Stream, ...] = ("stdout", "stderr")
 PUNCH_STEP = 16 << 20  # bytes; a hole is made each time the tail has moved on by this much
 TAKE = 1 << 20  # bytes at most in one go, so that no flood holds the event loop
 FLOOD_PIPE = 1 << 20  # bytes; a pipe that was found full is widened to this (fcntl(2), F_SETPIPE_SZ)
+_COPY = 64 * 1024  # bytes at most in one go through memory
 _SHORT = 64 * 1024  # bytes; output this short is hashed in passing
 _F_SETPIPE_SZ = 1031
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
@@ -105,7 +106,7 @@ class SpoolFile:
         self._full_at: int | None = None
         self._fd = -1
         self.total = 0
-        if path.exists():
+        if os.path.exists(path):
             self._open()
 
     def _open(self) -> None:
@@ -148,17 +149,50 @@ class SpoolFile:
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            if self._fd < 0:
-                self._full_at = 0
-                return self._discard(pipe, most)
-            return self._disk_full(pipe, most, error)
+            self._mark_full(error)
+            return self._discard(pipe, most)
         self.total += taken
         if taken >= 65536 and not self.widened:
             self._widen(pipe)
+        self._keep_to_limit()
+        return taken
+
+    def _keep_to_limit(self) -> None:
         head = self.limit // 2
         if self.total - max(self._punched, head) > self.limit - head + PUNCH_STEP:
             self._punch()
-        return taken
+
+    def copy(self, terminal: int, most: int = TAKE) -> int | None:
+        """As `take`, from a terminal's other end, which kernels splice from only into a pipe: what was read and not yet written
+        goes with a server that is killed there, at most what the terminal gives at once (4 KiB)."""
+        try:
+            data = os.read(terminal, min(most, _COPY))
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno == errno.EIO:  # nobody has the terminal open any more
+                return 0
+            raise
+        self._write(data)
+        return len(data)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        if self._full_at is None:
+            try:
+                if self._fd < 0 and data:
+                    self._open()
+                while left:
+                    written = os.pwrite(self._fd, left, self.total)
+                    self.total += written
+                    left = left[written:]
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self._mark_full(error)
+        if left:
+            self._count(len(left))
+        self._keep_to_limit()
 
     def _widen(self, pipe: int) -> None:
         self.widened = True
@@ -167,17 +201,24 @@ class SpoolFile:
         except OSError as error:  # over the user's share of pipe memory: the narrow one works as well
             log.debug("pipe stays narrow: %s", error)
 
-    def _disk_full(self, pipe: int, most: int, error: OSError) -> int | None:
+    def _mark_full(self, error: OSError) -> None:
+        if self._fd < 0:
+            self._full_at = 0
+            return
         log.warning("spool: %s: %s; the rest of this output is thrown away", self.path.name, error.strerror)
         self.total = self._full_at = os.fstat(self._fd).st_size
         try:
             os.setxattr(self._fd, _FULL_AT, str(self._full_at).encode())
         except OSError as failure:
             log.warning("spool: %s: cannot be marked: %s", self.path.name, failure.strerror)
-        return self._discard(pipe, most)
 
     def _discard(self, pipe: int, most: int) -> int | None:
-        dropped = len(os.read(pipe, min(most, 65536)))
+        dropped = len(os.read(pipe, min(most, _COPY)))
+        self._count(dropped)
+        return dropped
+
+    def _count(self, dropped: int) -> None:
+        """So many bytes were written and are not kept."""
         self.total += dropped
         if self._fd >= 0:
             try:
@@ -185,7 +226,6 @@ class SpoolFile:
             except OSError as error:  # a file may not even be called that long: this process alone knows the total then
                 if error.errno not in _NO_ROOM:
                     raise
-        return dropped
 
     def _punch(self) -> None:
         """Free the disk between head and tail, in whole blocks inside the gap."""
@@ -285,11 +325,12 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._root = os.fspath(root)
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, execution_id: str, stream: Stream = "merged") -> Path:
         # Ids made in one millisecond share their beginning, so the end spreads them. No id has a dot in it.
-        return self.root / execution_id[-2:] / (f"{execution_id}.err" if stream == "stderr" else execution_id)
+        return Path(f"{self._root}/{execution_id[-2:]}/{execution_id}{'.err' if stream == 'stderr' else ''}")
 
     def open(self, execution_id: str, limit: int, stream: Stream = "merged") -> SpoolFile:
         return SpoolFile(self.path(execution_id, stream), limit)

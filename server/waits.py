@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class WaitRoom:
@@ -52,6 +53,13 @@ class Bell:
     async def wait(self, seconds: float) -> None:
         """Return at the next ring, after so many seconds, or when the room closes."""
         await self._room.wait(self._places, seconds)
+
+    async def until(self, done: Callable[[], bool], seconds: float) -> None:
+        """Return as soon as `done` holds, which a ring may be the time to look at, after so many seconds, or when the room closes."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not done() and not self._room.closed and (left := deadline - loop.time()) > 0:
+            await self.wait(left)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -8,22 +8,25 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from remote_env.filemodels import Changes, Snapshot, SnapshotRequest
 from remote_env.protocol import PROTOCOL_VERSION, Execution, ExecutionSpec, Health, LeaseAnswer, Sandbox, SandboxSpec, new_id
 from remote_env.version import __version__
 from server import answers
 from server.admission import Admission
 from server.api.services import OutputSlice
 from server.correlation import Correlation
+from server.datadir import kept_word
 from server.default_sandbox import DefaultSandbox
 from server.engine import Engine, EngineError
-from server.events import Event, Position, follow, starting_point
+from server.events import Event, Position
 from server.executions import Executions
-from server.followed import EndedExecution, RunningExecution
+from server.fileagents import FileAgents
+from server.files import SandboxFiles
 from server.journal import CommitFailed, Journal, JournalError, SandboxRow
 from server.leases import Leases
 from server.live import LiveExecution, LiveSandbox
@@ -31,13 +34,15 @@ from server.lookup import Known, Lookup
 from server.machines import execution as execution_rules
 from server.machines.sandbox import State
 from server.metrics import Metrics
+from server.outputs import Outputs
 from server.problems import ProblemError
 from server.retention import Retention
 from server.sandboxes import Sandboxes
 from server.settings import Settings
-from server.slices import chosen_output, ended_slice, running_slice, stable_bytes
+from server.snapshots import Snapshots
 from server.spool import Spool
-from server.waits import Bell, WaitRoom
+from server.terminals import Terminals
+from server.waits import WaitRoom
 from server.watch import EngineWatch
 
 log = logging.getLogger("server.world")
@@ -68,8 +73,8 @@ class World:
         """Open the journal and take up what an earlier server left. Raises JournalError."""
         directory = self._settings.data_dir
         self._room = WaitRoom()
-        self.instance_id = _kept(directory / "instance_id", new_id)
-        self._key = _kept(directory / "spec_key", lambda: secrets.token_hex(32)).encode()
+        self.instance_id = kept_word(directory / "instance_id", new_id)
+        self._key = kept_word(directory / "spec_key", lambda: secrets.token_hex(32)).encode()
         self._journal = Journal(directory / "journal.sqlite3", self._metrics.commit)
         self._spool = Spool(directory / "spool")
         self._engine = Engine(self._settings.docker_host, self.instance_id)
@@ -81,10 +86,16 @@ class World:
             settings=self._settings, journal=self._journal, engine=self._engine, executions=self._executions,
             room=self._room, directory=directory / "sandboxes", engine_broke=self._engine_broke, on_fatal=self._on_fatal,
         )  # fmt: skip
+        self._snapshots = Snapshots(self._engine)
         self._lookup = Lookup(self._executions, self._journal, self._spool, self._metrics)
         self._admission = Admission(self._settings, self._sandboxes, self._executions, self._spool, self._room)
+        self._file_agents = FileAgents()
         self._leases = Leases(self._sandboxes.live, self._lease_over)
-        self._metrics.watch(running=lambda: len(self._executions.live), sandboxes=self._by_state)
+        self._metrics.watch(
+            running=lambda: len(self._executions.live), sessions=self._executions.sessions, sandboxes=self._by_state
+        )  # fmt: skip
+        self._outputs = Outputs(self._lookup, self._spool, self._room, self._settings.stream_heartbeat_s)
+        self.terminals = Terminals(self._lookup, self._outputs.follow)
         self._default = DefaultSandbox(self._settings.default_image, self.instance_id, self._sandboxes.live, self._create_default)
         boot, before = _boot_id(), self._journal.meta("boot_id")
         for row in self._journal.live_sandboxes():
@@ -102,6 +113,7 @@ class World:
         self._room.close()
         self._leases.close()
         self._watch.close()
+        self._file_agents.close()
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._sandboxes.stop(remove_sandboxes and not self._fatal)
@@ -153,9 +165,9 @@ class World:
                 self._spool.remove(execution_id)
             self._journal.expire(ids)
             await asyncio.sleep(0)
-        if self._executions.wiped:
+        if self._executions.wiping.wiped:
             self._journal.checkpoint()
-            self._executions.wiped = False
+            self._executions.wiping.wiped = False
 
     # ----------------------------------------------------------------------------------------------- sandboxes
 
@@ -175,14 +187,8 @@ class World:
     async def get_sandbox(self, sid: str, wait_s: float) -> Sandbox:
         sandbox = self._sandboxes.live.get(sid)
         if sandbox is not None and sandbox.state is State.CREATING:
-            await self._wait(sandbox.changed, lambda: sandbox.state is not State.CREATING, wait_s)
+            await sandbox.changed.until(lambda: sandbox.state is not State.CREATING, wait_s)
         return self._sandbox_answer(sid)
-
-    async def _wait(self, bell: Bell, done: Callable[[], bool], seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        while not done() and not self._room.closed and (left := deadline - loop.time()) > 0:
-            await bell.wait(left)
 
     def _sandbox_answer(self, sid: str) -> Sandbox:
         sandbox = self._sandboxes.live.get(sid)
@@ -213,7 +219,7 @@ class World:
         sandbox = self._sandboxes.live.get(sid)
         if sandbox is not None:
             self._sandboxes.remove(sandbox, "removed", purge)
-            await self._wait(sandbox.changed, lambda: sandbox.id not in self._sandboxes.live, wait_s)
+            await sandbox.changed.until(lambda: sandbox.id not in self._sandboxes.live, wait_s)
         elif self._journal.sandbox(sid) is None:
             now = time.time()
             row = SandboxRow(sid, sid, "", {}, b"", "removed", "removed before it was made", None, None, None, None, now, now)
@@ -249,9 +255,11 @@ class World:
             self._admission.execution(spec)
             self._leases.renew(sandbox.run_id)
             live = self._executions.accept(sandbox, spec)
-            return await self._when_ended(live, wait_s), True
+            return await self._when_started_work(live, wait_s), True
         self._metrics.deduplicated()
         self._lookup.check(known, sid, epoch, spec)
+        if known.live is not None:
+            return await self._when_started_work(known.live, wait_s), False
         return await self._answer(known, wait_s), False
 
     def _sandbox_for_work(self, sid: str, epoch: str | None) -> LiveSandbox:
@@ -269,9 +277,16 @@ class World:
             raise ProblemError("epoch_mismatch", f"sandbox {sid} has another epoch than the request", id=sid)
         return sandbox
 
+    async def _when_started_work(self, live: LiveExecution, wait_s: float) -> Execution:
+        """A command's work is done when it has ended; a session's begins when it has started."""
+        if live.opens_session:
+            await live.moved.until(lambda: live.started_at is not None or live.ended_at is not None, wait_s)
+            wait_s = 0
+        return await self._when_ended(live, wait_s)
+
     async def _when_ended(self, live: LiveExecution, wait_s: float) -> Execution:
         if live.ended_at is None and wait_s > 0:
-            await self._wait(live.ended, lambda: live.ended_at is not None, wait_s)
+            await live.ended.until(lambda: live.ended_at is not None, wait_s)
         return answers.live_answer(live) if live.ended_at is None else answers.ended_answer(live, self._spool)
 
     async def _answer(self, known: Known, wait_s: float) -> Execution:
@@ -284,9 +299,9 @@ class World:
         return await self._answer(self._lookup.find(eid, epoch), wait_s)
 
     def list_executions(
-        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, limit: int
-    ) -> list[Execution]:
-        return self._lookup.listed(id=id, run_id=run_id, sandbox_id=sandbox_id, state=state, limit=limit)
+        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, opens: str | None, limit: int
+    ) -> list[Execution]:  # fmt: skip
+        return self._lookup.listed(id=id, run_id=run_id, sandbox_id=sandbox_id, state=state, opens=opens, limit=limit)
 
     async def cancel(self, eid: str, epoch: str) -> Execution:
         known = self._lookup.find(eid, epoch)
@@ -306,7 +321,7 @@ class World:
     async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
         live = self._lookup.find(eid, epoch).live
         if live is not None:  # its start or its end may be a moment away, or its init's link: this server may just have begun
-            await self._wait(live.moved, lambda: live.ended_at is not None or live.hears_signals, _SIGNAL_S)
+            await live.moved.until(lambda: live.ended_at is not None or live.hears_signals, _SIGNAL_S)
         known = self._lookup.find(eid, epoch)
         if known.live is None or not self._executions.send_signal(known.live, signum):
             why = "is over" if known.live is None else "has not started, or its sandbox cannot be reached just now"
@@ -318,31 +333,29 @@ class World:
     async def output(
         self, eid: str, epoch: str, start: int, end: int | None, wait_s: float, stream: str | None = None
     ) -> OutputSlice:  # fmt: skip
-        known = self._lookup.find(eid, epoch)
-        if known.live is not None:
-            live, output = known.live, chosen_output(known.live, stream)
-            await self._wait(live.moved, lambda: live.ended_at is not None or stable_bytes(output) > start, wait_s)
-            if live.ended_at is None:
-                return replace(running_slice(live, output, start, end), about=known.about)
-            final = live.final
-        else:
-            assert known.row is not None
-            final = known.row.final
-        assert final is not None
-        return replace(ended_slice(self._spool, eid, final, stream, start, end), about=known.about)
+        return await self._outputs.slice(eid, epoch, start, end, wait_s, stream)
 
     def follow(self, eid: str, epoch: str, at: Position | None) -> tuple[Correlation, AsyncGenerator[Event, None]]:
-        known = self._lookup.find(eid, epoch)
-        followed: RunningExecution | EndedExecution
-        if known.live is not None:
-            followed = RunningExecution(known.live, self._spool, self._room)
-        else:
-            assert known.row is not None
-            followed = EndedExecution(known.row, self._spool, self._room)
-        start = starting_point(followed, at)
-        if start is None:
-            raise known.refuse("invalid", "has no such position")
-        return known.about, follow(followed, start, announce=at != (), heartbeat_s=self._settings.stream_heartbeat_s)
+        return self._outputs.follow(eid, epoch, at)
+
+    # ----------------------------------------------------------------------------------------------- snapshots
+
+    async def diff(self, sid: str, epoch: str) -> Changes:
+        return await self._snapshots.diff(self._sandbox_for_work(sid, epoch))
+
+    async def snapshot(self, sid: str, epoch: str, request: SnapshotRequest, wait_s: float) -> Snapshot:
+        sandbox = self._sandbox_for_work(sid, epoch)
+        self._leases.renew(sandbox.run_id)
+        return await self._snapshots.take(sandbox, request, wait_s)
+
+    # --------------------------------------------------------------------------------------------------- files
+
+    @asynccontextmanager
+    async def files(self, sid: str, epoch: str, user: str | None) -> AsyncIterator[SandboxFiles]:
+        sandbox = self._sandbox_for_work(sid, epoch)
+        self._leases.renew(sandbox.run_id)
+        async with self._file_agents.use(sandbox, user or sandbox.spec.get("user") or "") as agent:
+            yield SandboxFiles(agent, sandbox.spec.get("workdir") or "/")
 
     # ------------------------------------------------------------------------------------------------- the rest
 
@@ -374,16 +387,6 @@ class World:
                 "free_disk_bytes": self._spool.free_bytes(), "min_free_disk_bytes": self._settings.min_free_disk_bytes,
             },
         )  # fmt: skip
-
-
-def _kept(path: Path, make: Callable[[], str]) -> str:
-    """A word that is made once and kept in a file beside the journal, not in it: it must outlive a journal that is lost."""
-    if not path.exists():
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_text(make())
-        fresh.chmod(0o600)
-        fresh.rename(path)
-    return path.read_text().strip()
 
 
 def _boot_id() -> str:

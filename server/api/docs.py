@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from remote_env.filemodels import SnapshotRequest
 from remote_env.protocol import (
     EPOCH_HEADER,
     AbandonRequest,
@@ -17,13 +18,17 @@ from remote_env.protocol import (
     ExecutionSpec,
     LeaseRenewal,
     Problem,
+    ResizeRequest,
     SandboxSpec,
     SignalRequest,
 )
 from server.problems import MEDIA_TYPE
 
 _REFERENCE = "#/components/schemas/{model}"
-_BODIES: tuple[type[BaseModel], ...] = (SandboxSpec, ExecutionSpec, LeaseRenewal, AbandonRequest, SignalRequest, ExecuteRequest, Problem)
+_BODIES: tuple[type[BaseModel], ...] = (
+    SandboxSpec, ExecutionSpec, LeaseRenewal, AbandonRequest, SignalRequest, ResizeRequest, ExecuteRequest, SnapshotRequest,
+    Problem,
+)  # fmt: skip
 
 ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 EPOCH = {"name": EPOCH_HEADER, "in": "header", "required": True, "schema": {"type": "string"}, "description": "The sandbox's epoch."}

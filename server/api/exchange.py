@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from fastapi import Request
+from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
@@ -23,7 +24,7 @@ _EPOCH_LIMIT = 128  # characters
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def path_id(request: Request) -> str:
+def path_id(request: HTTPConnection) -> str:
     """The id in the path. It becomes a file's name: nothing else than an id is let in."""
     value: str = request.path_params["id"]
     if not ID_PATTERN.fullmatch(value):
@@ -53,7 +54,7 @@ def _id_in(body: bytes) -> str | None:
     return named if isinstance(named, str) and ID_PATTERN.fullmatch(named) else None
 
 
-def epoch(request: Request) -> str:
+def epoch(request: HTTPConnection) -> str:
     """The epoch header (EPOCHREQ)."""
     value = request.headers.get(EPOCH_HEADER)
     if not value or len(value) > _EPOCH_LIMIT:

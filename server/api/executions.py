@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import get_args
 
 from fastapi import APIRouter, Request
@@ -15,13 +16,17 @@ from server.api.services import Services
 from server.gate import ABOUT
 from server.problems import ProblemError
 
+START_PATH = "/v1/sandboxes/{id}/executions"
 _STATES = get_args(ExecutionState)
 _DEFAULT_LIMIT = 100
 _LARGEST_LIMIT = 1000
 
 
-def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
-    router = APIRouter(tags=["executions"])
+Start = Callable[[Request], Awaitable[Response]]
+
+
+def start_route(services: Services, reattaches: Reattaches) -> Start:
+    """What answers POST START_PATH: every command begins here."""
 
     async def start(request: Request) -> Response:
         sid = path_id(request)
@@ -33,6 +38,12 @@ def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
         if not execution.over:
             return answer_execution(execution, 202)
         return answer_execution(execution, 201 if new else 200)
+
+    return start
+
+
+def execution_routes(services: Services, reattaches: Reattaches, start: Start) -> APIRouter:
+    router = APIRouter(tags=["executions"])
 
     async def show(request: Request) -> Response:
         eid, given_epoch, wait_s = path_id(request), epoch(request), queried_wait(request)
@@ -47,12 +58,15 @@ def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
         state = request.query_params.get("state")
         if state is not None and state not in _STATES:
             raise ProblemError("invalid", f"state: one of {', '.join(_STATES)}")
+        opens = request.query_params.get("opens")
+        if opens not in (None, "session"):
+            raise ProblemError("invalid", "opens: session")
         limit = request.query_params.get("limit", str(_DEFAULT_LIMIT))
         if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= _LARGEST_LIMIT):
             raise ProblemError("invalid", f"limit: a number from 1 to {_LARGEST_LIMIT}")
         found = services.list_executions(
             id=queried_id(request, "id"), run_id=queried_id(request, "run_id"), sandbox_id=queried_id(request, "sandbox_id"),
-            state=state, limit=int(limit),
+            state=state, opens=opens, limit=int(limit),
         )  # fmt: skip
         return answer(ExecutionList(executions=found))
 
@@ -72,7 +86,7 @@ def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
         return answer_execution(await services.signal(eid, given_epoch, asked.signal))
 
     router.add_api_route(
-        "/v1/sandboxes/{id}/executions", start, methods=["POST"], summary="Run a command, at most once",
+        START_PATH, start, methods=["POST"], summary="Run a command, at most once",
         **docs.described(docs.ID, docs.EPOCH, docs.PREFER, body=ExecutionSpec, answer=Execution, statuses=(201, 200, 202)),
     )  # fmt: skip
     router.add_api_route(
@@ -83,7 +97,8 @@ def execution_routes(services: Services, reattaches: Reattaches) -> APIRouter:
         "/v1/executions", show_all, methods=["GET"], summary="List executions, newest first",
         **docs.described(
             docs.query("id", "Only this one."), docs.query("run_id", "Only this run's."), docs.query("sandbox_id", "Only this sandbox's."),
-            docs.query("state", "Only those in this state."), docs.query("limit", f"At most so many; {_DEFAULT_LIMIT}.", "integer"),
+            docs.query("state", "Only those in this state."), docs.query("opens", "`session`: only the shells of sessions."),
+            docs.query("limit", f"At most so many; {_DEFAULT_LIMIT}.", "integer"),
             answer=ExecutionList,
         ),
     )  # fmt: skip

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from remote_env.filemodels import Changes, Snapshot, SnapshotRequest
 from remote_env.protocol import Execution, ExecutionSpec, Health, LeaseAnswer, Sandbox, SandboxSpec
 from server.correlation import Correlation
 from server.events import Event, Position
+from server.files import SandboxFiles
+from server.terminals import Terminals
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Services(Protocol):
     """
 
     instance_id: str
+    terminals: Terminals
 
     async def create_sandbox(self, spec: SandboxSpec, wait_s: float) -> tuple[Sandbox, bool]:
         """The sandbox, and whether this call was the one that made its id known."""
@@ -55,14 +60,14 @@ class Services(Protocol):
         """A full new term for every sandbox of the run."""
 
     async def start_execution(self, sid: str, spec: ExecutionSpec, epoch: str | None, wait_s: float) -> tuple[Execution, bool]:
-        """The execution, and whether this call was the one that accepted it. `epoch` is None only where the server made the
-        id itself."""
+        """The execution, and whether this call was the one that accepted it; waits until it is over, one that opens a session
+        until it has started. `epoch` is None only where the server made the id itself."""
 
     async def get_execution(self, eid: str, epoch: str, wait_s: float) -> Execution:
         """The execution; waits until it is over."""
 
     def list_executions(
-        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, limit: int
+        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, opens: str | None, limit: int
     ) -> list[Execution]:  # fmt: skip
         """Newest first, without the output's text."""
 
@@ -85,6 +90,15 @@ class Services(Protocol):
     def follow(self, eid: str, epoch: str, at: Position | None) -> tuple[Correlation, AsyncGenerator[Event, None]]:
         """What the execution says and becomes, from this position on, None for what comes from now on. The generator ends
         after `End` or `Stopping`; it is to be closed. Refuses a position that is none of this execution's."""
+
+    async def diff(self, sid: str, epoch: str) -> Changes:
+        """What is otherwise in the sandbox than in its image."""
+
+    async def snapshot(self, sid: str, epoch: str, request: SnapshotRequest, wait_s: float) -> Snapshot:
+        """An image made of the sandbox, or, after the wait, one that is `creating`: the same request again waits on."""
+
+    def files(self, sid: str, epoch: str, user: str | None) -> AbstractAsyncContextManager[SandboxFiles]:
+        """The sandbox's files as `user` may see and change them; None: the sandbox's user."""
 
     async def default_sandbox(self) -> tuple[str, str]:
         """Id and epoch of the sandbox that POST /execute uses when none is named."""

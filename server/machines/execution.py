@@ -7,10 +7,15 @@ Rule 3: the journal comes first: an instruction that tells anybody something sta
     WAITING    in the journal; its message (run, or skip) has not been sent on this link
     SENT       its message has been sent on this link; the init has said nothing yet
     RUNNING    the init said `started`, or lists it as running; there is a read end of its output
+    HELD       a session whose ending has arrived while a command of it has not ended: what the pipe holds is the command's
     DRAINING   its ending has arrived; the rest of its output is being taken
     ENDED      its final row is committed; the init holds the ending until the ack
 
 After a server's death each unfinished row begins again as WAITING, and the next hello says where it really is (REHELLO).
+
+A session is an execution whose pipe its commands write to as well, one after the other. It has one reader at any time
+(ONEREADER): a command borrows the pipe before its run is sent, and gives it back after its ack. What the pipe holds when
+it is lent was said between commands and is the session's; what it holds at the command's ending is the command's.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ class State(Enum):
     WAITING = "waiting"
     SENT = "sent"
     RUNNING = "running"
+    HELD = "held"
     DRAINING = "draining"
     ENDED = "ended"
 
@@ -87,7 +93,26 @@ class SandboxOver:
     reason: str
 
 
-Event = Turn | NotSent | Started | EndingArrived | OutputTaken | CancelRequested | ListedRunning | ListedEnded | NotListed | SandboxOver
+@dataclass(frozen=True)
+class Lent:
+    """Of a session: a command of it takes over the reading of its pipe.
+
+    Args:
+        take: what the pipe holds now is still the session's. Not after a restart, when the command may have run on.
+    """
+
+    take: bool = True
+
+
+@dataclass(frozen=True)
+class GivenBack:
+    """Of a session: that command is over, or was not sent."""
+
+
+Event = (
+    Turn | NotSent | Started | EndingArrived | OutputTaken | CancelRequested | ListedRunning | ListedEnded | NotListed | SandboxOver
+    | Lent | GivenBack
+)  # fmt: skip
 
 # -------------------------------------------------------------------------------------------- instructions
 
@@ -147,7 +172,32 @@ class SendAck:
     pass
 
 
-Instruction = SendRun | SendSkip | SendKill | AttachOutput | TakeOutput | CommitCancel | CommitFinal | CommitLost | SendAck
+@dataclass(frozen=True)
+class BorrowOutput:
+    """Tell the session of this command that its pipe is lent."""
+
+
+@dataclass(frozen=True)
+class GiveBackOutput:
+    """Tell the session of this command that it has its pipe again."""
+
+
+@dataclass(frozen=True)
+class PauseOutput:
+    """Take what the pipe holds once where `take`, and read no more of it."""
+
+    take: bool
+
+
+@dataclass(frozen=True)
+class ResumeOutput:
+    pass
+
+
+Instruction = (
+    SendRun | SendSkip | SendKill | AttachOutput | TakeOutput | CommitCancel | CommitFinal | CommitLost | SendAck
+    | BorrowOutput | GiveBackOutput | PauseOutput | ResumeOutput
+)  # fmt: skip
 
 
 class InvalidTransition(Exception):
@@ -160,13 +210,20 @@ class ExecutionMachine:
     Args:
         kind: "run", or "fence" for an abandoned id that only takes a number.
         cancelling: the cancel flag as it stands in the journal.
+        borrows: it is a session's command that writes to the session's pipe.
+
+    Attributes:
+        lent: whether a command reads this session's pipe now.
     """
 
-    __slots__ = ("cancelling", "kind", "state", "story")
+    __slots__ = ("borrows", "cancelling", "held", "kind", "lent", "state", "story")
 
-    def __init__(self, kind: Literal["run", "fence"], cancelling: bool = False) -> None:
+    def __init__(self, kind: Literal["run", "fence"], cancelling: bool = False, borrows: bool = False) -> None:
         self.kind = kind
         self.cancelling = cancelling
+        self.borrows = borrows
+        self.lent = False
+        self.held: Any = None  # the ending, while it is
         self.state = State.WAITING
         self.story: deque[str] = deque(maxlen=20)
 
@@ -188,7 +245,7 @@ _Rule = Callable[[ExecutionMachine, Any], _Result]
 def _send(machine: ExecutionMachine, _: Turn) -> _Result:
     if machine.kind == "fence" or machine.cancelling:
         return State.SENT, (SendSkip(),)
-    return State.SENT, (SendRun(),)
+    return State.SENT, (BorrowOutput(), SendRun()) if machine.borrows else (SendRun(),)
 
 
 def _started(machine: ExecutionMachine, _: Started) -> _Result:
@@ -200,18 +257,24 @@ def _listed_running(machine: ExecutionMachine, _: ListedRunning) -> _Result:
     return State.RUNNING, (AttachOutput(), SendKill()) if machine.cancelling else (AttachOutput(),)
 
 
-def _ending(_: ExecutionMachine, event: EndingArrived | ListedEnded) -> _Result:
-    if isinstance(event, ListedEnded):
-        return State.DRAINING, (AttachOutput(), TakeOutput(event.ending))
-    return State.DRAINING, (TakeOutput(event.ending),)
+def _ending(machine: ExecutionMachine, event: EndingArrived | ListedEnded) -> _Result:
+    attach = (AttachOutput(),) if isinstance(event, ListedEnded) else ()
+    if machine.lent:
+        machine.held = event.ending
+        return State.HELD, attach
+    return State.DRAINING, (*attach, TakeOutput(event.ending))
+
+
+def _held_again(_: ExecutionMachine, __: ListedEnded) -> _Result:
+    return State.HELD, (AttachOutput(),)
 
 
 def _ended_unstarted(_: ExecutionMachine, event: EndingArrived) -> _Result:
     return State.DRAINING, (AttachOutput(from_nothing=True), TakeOutput(event.ending))
 
 
-def _output_taken(_: ExecutionMachine, __: OutputTaken) -> _Result:
-    return State.ENDED, (CommitFinal(), SendAck())
+def _output_taken(machine: ExecutionMachine, _: OutputTaken) -> _Result:
+    return State.ENDED, (CommitFinal(), SendAck(), *_back(machine))
 
 
 def _cancel_waiting(machine: ExecutionMachine, _: CancelRequested) -> _Result:
@@ -231,15 +294,31 @@ def _flag(machine: ExecutionMachine) -> tuple[Instruction, ...]:
 
 def _over(machine: ExecutionMachine, event: SandboxOver) -> _Result:
     ran: bool | Literal["unknown"] = True if machine.state is State.RUNNING else "unknown"
-    return State.ENDED, (CommitLost(event.reason, ran),)
+    return State.ENDED, (CommitLost(event.reason, ran), *_back(machine))
 
 
 def _stay(machine: ExecutionMachine, _: Event) -> _Result:
     return machine.state, ()
 
 
-def _wait_again(_: ExecutionMachine, __: NotListed | NotSent) -> _Result:
-    return State.WAITING, ()
+def _wait_again(machine: ExecutionMachine, _: NotListed | NotSent) -> _Result:
+    return State.WAITING, _back(machine)
+
+
+def _back(machine: ExecutionMachine) -> tuple[Instruction, ...]:
+    return (GiveBackOutput(),) if machine.borrows else ()
+
+
+def _lent(machine: ExecutionMachine, event: Lent) -> _Result:
+    machine.lent = True
+    return machine.state, (PauseOutput(event.take),) if machine.state is State.RUNNING else ()
+
+
+def _given_back(machine: ExecutionMachine, _: GivenBack) -> _Result:
+    was_lent, machine.lent = machine.lent, False
+    if machine.state is State.HELD:
+        return State.DRAINING, (TakeOutput(machine.held),)
+    return machine.state, (ResumeOutput(),) if was_lent and machine.state is State.RUNNING else ()
 
 
 TABLE: dict[tuple[State, type], _Rule] = {
@@ -249,6 +328,8 @@ TABLE: dict[tuple[State, type], _Rule] = {
     (State.WAITING, ListedEnded): _ending,
     (State.WAITING, NotListed): _wait_again,
     (State.WAITING, SandboxOver): _over,
+    (State.WAITING, Lent): _lent,  # at a server's start, before the hello has said what runs
+    (State.WAITING, GivenBack): _given_back,
     (State.SENT, NotSent): _wait_again,
     (State.SENT, Started): _started,
     (State.SENT, EndingArrived): _ended_unstarted,  # it failed to start, or was skipped
@@ -262,6 +343,13 @@ TABLE: dict[tuple[State, type], _Rule] = {
     (State.RUNNING, ListedRunning): _listed_running,
     (State.RUNNING, ListedEnded): _ending,
     (State.RUNNING, SandboxOver): _over,
+    (State.RUNNING, Lent): _lent,
+    (State.RUNNING, GivenBack): _given_back,
+    (State.HELD, GivenBack): _given_back,
+    (State.HELD, ListedEnded): _held_again,
+    (State.HELD, CancelRequested): _stay,
+    (State.DRAINING, Lent): _stay,  # of a command that comes too late for it: the init refuses it
+    (State.DRAINING, GivenBack): _stay,
     (State.DRAINING, OutputTaken): _output_taken,
     (State.DRAINING, CancelRequested): _stay,  # `exited` may win
     (State.DRAINING, ListedEnded): _stay,  # the same ending over a new link; the ack follows the commit

@@ -166,6 +166,8 @@ class FaultProxy:
         method = request.head.partition(b" ")[0]
         server = await connection.to(handling.port or self.target)
         await server.send(data, handling.bytes_per_s)
+        if b"\r\nupgrade: websocket" in request.head.lower():
+            return await self._tunnel(connection, server, handling)
         if handling.answered_bytes == 0:
             return await self._end(connection, handling, ResponseEnd(method))
         if handling.whole or handling.answered < 1 or handling.page is not None or handling.flip_answer is not None:
@@ -235,6 +237,17 @@ class FaultProxy:
             await connection.client.send(piece, handling.bytes_per_s)
             passed += len(piece)
         return True
+
+    async def _tunnel(self, connection: Connection, server: Side, handling: Handling) -> bool:
+        """What is no HTTP any more: both ways at once, until a side ends it, or so many bytes have come from the server."""
+        self._count("upgrades")
+        ways = {
+            asyncio.ensure_future(_pass(connection.client, server, None)),
+            asyncio.ensure_future(_pass(server, connection.client, handling.answered_bytes)),
+        }
+        await first(ways, None)
+        connection.ends_as = handling.end
+        return False
 
     async def _piece(self, connection: Connection, server: Side, end: ResponseEnd) -> bytes:
         """The next bytes of the answer; empty where the server ended it. Raises _Ended where the client went away, or
@@ -308,6 +321,14 @@ class FaultProxy:
         task = self._loop.create_task(carry_out())
         self._extra.add(task)
         task.add_done_callback(self._extra.discard)
+
+
+async def _pass(source: Side, target: Side, limit: int | None) -> None:
+    passed = 0
+    while (limit is None or passed < limit) and (piece := await source.reader.read(PIECE)):
+        piece = piece if limit is None else piece[: limit - passed]
+        passed += len(piece)
+        await target.send(piece, None)
 
 
 class _Ended(Exception):

@@ -17,7 +17,7 @@ from server.journal import Journal, SandboxRow
 from server.link import Listener
 from server.live import LiveExecution, LiveSandbox
 from server.machines import sandbox as sandbox_rules
-from server.messages import Entry, Pipes, Type
+from server.messages import LINK_VERSION, Entry, Pipes, Type
 from server.metrics import Metrics
 from server.spool import Spool
 from server.waits import Bell, WaitRoom
@@ -44,7 +44,7 @@ class Server:
         )
         row = self.journal.sandbox(SANDBOX)
         if row is None:
-            spec = {"lease_s": 300, "on_lease_end": "wait"}
+            spec = {"lease_s": 300, "on_lease_end": "wait", "link_version": LINK_VERSION}
             row = SandboxRow(SANDBOX, "run-00001", "busybox", spec, b"", "creating", None, "c0ffee", None, None, None, 0.0, None)
             self.journal.add_sandbox(row)
         self.sandbox = LiveSandbox(
@@ -123,6 +123,12 @@ class Command:
         while at < len(content):
             at += os.write(self.stdout, content[at:])
 
+    def closes(self) -> None:
+        """Nothing in the sandbox holds the pipe any more."""
+        if self.stdout >= 0:
+            os.close(self.stdout)
+            self.stdout = -1
+
     def gone(self) -> None:
         os.close(self.kept)
-        os.close(self.stdout)
+        self.closes()

@@ -13,6 +13,7 @@ import server.machines
 from server.machines import execution as rules
 from server.machines.execution import (
     AttachOutput,
+    BorrowOutput,
     CancelRequested,
     CommitCancel,
     CommitFinal,
@@ -20,13 +21,18 @@ from server.machines.execution import (
     EndingArrived,
     Event,
     ExecutionMachine,
+    GiveBackOutput,
+    GivenBack,
     Instruction,
     InvalidTransition,
+    Lent,
     ListedEnded,
     ListedRunning,
     NotListed,
     NotSent,
     OutputTaken,
+    PauseOutput,
+    ResumeOutput,
     SandboxOver,
     SendAck,
     SendKill,
@@ -42,28 +48,33 @@ from server.messages import Ending, EndingKind
 ENDING = Ending(EndingKind.EXITED)
 EVENTS: tuple[Event, ...] = (
     Turn(), NotSent(), Started(), EndingArrived(ENDING), OutputTaken(), CancelRequested(), ListedRunning(),
-    ListedEnded(ENDING), NotListed(), SandboxOver("sandbox_died"),
+    ListedEnded(ENDING), NotListed(), SandboxOver("sandbox_died"), Lent(), GivenBack(),
 )  # fmt: skip
 Kind = Literal["run", "fence"]
 
-W, S, R, D, E = State.WAITING, State.SENT, State.RUNNING, State.DRAINING, State.ENDED
+W, S, R, H, D, E = State.WAITING, State.SENT, State.RUNNING, State.HELD, State.DRAINING, State.ENDED
 ATTACH, ANEW, TAKE, ACK, KILL, SKIP, RUN, FLAG = (
     AttachOutput(), AttachOutput(from_nothing=True), TakeOutput(ENDING), SendAck(), SendKill(), SendSkip(), SendRun(), CommitCancel()
 )  # fmt: skip
+BORROW, BACK, PAUSE, RESUME = BorrowOutput(), GiveBackOutput(), PauseOutput(take=True), ResumeOutput()
 
 
 def lost(ran: bool | Literal["unknown"]) -> CommitLost:
     return CommitLost("sandbox_died", ran)
 
 
+Table = dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]]
+
 # (state, event) → (state, instructions) of a run that nobody cancelled. What is not here must raise.
-PLAIN: dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]] = {
+PLAIN: Table = {
     (W, Turn): (S, (RUN,)),
     (W, CancelRequested): (W, (FLAG,)),
     (W, ListedRunning): (R, (ATTACH,)),
     (W, ListedEnded): (D, (ATTACH, TAKE)),
     (W, NotListed): (W, ()),
     (W, SandboxOver): (E, (lost("unknown"),)),
+    (W, Lent): (W, ()),
+    (W, GivenBack): (W, ()),
     (S, NotSent): (W, ()),
     (S, Started): (R, (ANEW,)),
     (S, EndingArrived): (D, (ANEW, TAKE)),
@@ -77,6 +88,13 @@ PLAIN: dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]] = {
     (R, ListedRunning): (R, (ATTACH,)),
     (R, ListedEnded): (D, (ATTACH, TAKE)),
     (R, SandboxOver): (E, (lost(True),)),
+    (R, Lent): (R, (PAUSE,)),
+    (R, GivenBack): (R, ()),
+    (H, ListedEnded): (H, (ATTACH,)),
+    (H, CancelRequested): (H, ()),
+    (H, GivenBack): (D, (TAKE,)),
+    (D, Lent): (D, ()),
+    (D, GivenBack): (D, ()),
     (D, OutputTaken): (E, (CommitFinal(), ACK)),
     (D, CancelRequested): (D, ()),
     (D, ListedEnded): (D, ()),
@@ -99,18 +117,40 @@ FENCE = PLAIN | {
     (R, CancelRequested): (R, ()),
 }
 
+# A command of a session tells the session what becomes of their pipe.
+BORROWING = PLAIN | {
+    (W, Turn): (S, (BORROW, RUN)),
+    (W, NotListed): (W, (BACK,)),
+    (W, SandboxOver): (E, (lost("unknown"), BACK)),
+    (S, NotSent): (W, (BACK,)),
+    (S, NotListed): (W, (BACK,)),
+    (S, SandboxOver): (E, (lost("unknown"), BACK)),
+    (R, SandboxOver): (E, (lost(True), BACK)),
+    (D, OutputTaken): (E, (CommitFinal(), ACK, BACK)),
+}
+
+# A session whose pipe a command reads.
+LENT = PLAIN | {
+    (W, ListedEnded): (H, (ATTACH,)),
+    (S, EndingArrived): (D, (ANEW, TAKE)),
+    (R, GivenBack): (R, (RESUME,)),
+    (R, EndingArrived): (H, ()),
+    (R, ListedEnded): (H, (ATTACH,)),
+}
+
 # A way into each state, for a run (or fence) with the flag as given at its beginning.
 PATHS: dict[State, tuple[Event, ...]] = {
     W: (),
     S: (Turn(),),
     R: (Turn(), Started()),
+    H: (Turn(), Started(), Lent(), EndingArrived(ENDING)),
     D: (Turn(), Started(), EndingArrived(ENDING)),
     E: (Turn(), Started(), EndingArrived(ENDING), OutputTaken()),
 }
 
 
-def machine_in(state: State, kind: Kind = "run", cancelling: bool = False) -> ExecutionMachine:
-    machine = ExecutionMachine(kind, cancelling)
+def machine_in(state: State, kind: Kind = "run", cancelling: bool = False, borrows: bool = False) -> ExecutionMachine:
+    machine = ExecutionMachine(kind, cancelling, borrows)
     for event in PATHS[state]:
         machine.handle(event)
     assert machine.state is state
@@ -120,14 +160,14 @@ def machine_in(state: State, kind: Kind = "run", cancelling: bool = False) -> Ex
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 @pytest.mark.parametrize("state", State, ids=lambda state: state.value)
 @pytest.mark.parametrize(
-    ("kind", "cancelling", "table"),
-    [("run", False, PLAIN), ("run", True, CANCELLING), ("fence", False, FENCE)],
-    ids=["run", "cancelled run", "fence"],
+    ("kind", "cancelling", "borrows", "table"),
+    [("run", False, False, PLAIN), ("run", True, False, CANCELLING), ("fence", False, False, FENCE), ("run", False, True, BORROWING)],
+    ids=["run", "cancelled run", "fence", "command of a session"],
 )
 def test_each_pair_gives_exactly_its_instructions_or_is_refused(
-    kind: Kind, cancelling: bool, table: dict[tuple[State, type], tuple[State, tuple[Instruction, ...]]], state: State, event: Event
-) -> None:
-    machine = machine_in(state, kind, cancelling)
+    kind: Kind, cancelling: bool, borrows: bool, table: Table, state: State, event: Event
+) -> None:  # fmt: skip
+    machine = machine_in(state, kind, cancelling, borrows)
     expected = table.get((state, type(event)))
     if expected is not None:
         assert (machine.handle(event), machine.state) == (expected[1], expected[0])
@@ -136,6 +176,30 @@ def test_each_pair_gives_exactly_its_instructions_or_is_refused(
     with pytest.raises(InvalidTransition):
         machine.handle(event)
     assert (machine.state, machine.cancelling, machine.kind, list(machine.story)) == (state, cancelling, kind, story)
+
+
+@pytest.mark.parametrize(("state", "event"), [pair for pair in LENT if pair[0] in (W, R)], ids=lambda part: getattr(part, "name", None))
+def test_a_session_whose_pipe_is_lent_keeps_its_hands_off_it(state: State, event: type) -> None:
+    """ONEREADER: whatever comes first, the session's ending or its command's."""
+    machine = machine_in(state)
+    machine.handle(Lent())
+    instructions = machine.handle(next(each for each in EVENTS if type(each) is event))
+    assert (instructions, machine.state) == (LENT[state, event][1], LENT[state, event][0])
+
+
+def test_what_a_pipe_holds_when_a_command_that_ran_on_is_found_again_is_the_commands() -> None:
+    assert machine_in(R).handle(Lent(take=False)) == (PauseOutput(take=False),)
+
+
+def test_a_sessions_ending_is_taken_when_its_command_is_over() -> None:
+    machine = machine_in(R)
+    told = [machine.handle(event) for event in (Lent(), EndingArrived(ENDING), GivenBack(), OutputTaken())]
+    assert told == [(PAUSE,), (), (TAKE,), (CommitFinal(), ACK)]
+
+
+def test_a_pipe_is_resumed_once() -> None:
+    machine = machine_in(R)
+    assert [machine.handle(event) for event in (Lent(), GivenBack(), GivenBack())] == [(PAUSE,), (RESUME,), ()]
 
 
 def test_the_table_lists_no_pair_beyond_those_tested() -> None:

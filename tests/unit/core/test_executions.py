@@ -233,7 +233,7 @@ def test_an_ending_that_came_while_no_server_was_there_is_taken_with_its_output(
         assert answer.outcome is not None and (answer.output.text, answer.outcome.code) == ("all of it", 4)
         assert await init.heard_id() == (Type.ACK, "execution-1")
         row = second.journal.execution("execution-1")
-        assert row is not None and row.secrets is None and second.executions.wiped
+        assert row is not None and row.secrets is None and second.executions.wiping.wiped
         command.gone()
         init.close()
         return second
@@ -394,7 +394,7 @@ def test_a_command_that_may_have_run_is_lost_as_unknown(tmp_path: Path) -> None:
 
 
 def test_secrets_leave_the_journal_once_the_command_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.executions._WIPE_S", 0.0)
+    monkeypatch.setattr("server.wiping._WIPE_S", 0.0)
 
     async def scene(server: Server) -> Server:
         init, command = await server.link(), Command()

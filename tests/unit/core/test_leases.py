@@ -26,7 +26,7 @@ def sandbox(
     )  # fmt: skip
 
 
-def busy_until(owner: LiveSandbox, deadline: float) -> None:
+def busy_until(owner: LiveSandbox, deadline: float | None) -> None:
     room = WaitRoom()
     execution = LiveExecution(
         id="execution-1", number=1, sandbox=owner, machine=ExecutionMachine("run"), spec={}, spec_hash=b"", secrets=None,
@@ -108,6 +108,19 @@ def test_a_running_command_holds_the_lease_to_its_own_deadline_and_no_further() 
             busy_until(one, watched.began + 1000)
         await asyncio.sleep(2000)
         watched.assert_expired({"waits-1": 1000, "kills-1": 300})
+
+    run(main())
+
+
+def test_what_has_no_timeout_holds_no_lease() -> None:
+    """A session, a terminal: somebody has to speak for it."""
+
+    async def main() -> None:
+        one = sandbox("waits-1")
+        watched = Watched(one)
+        busy_until(one, None)
+        await asyncio.sleep(2000)
+        watched.assert_expired({"waits-1": 300})
 
     run(main())
 

@@ -202,7 +202,15 @@ def test_a_run_is_written_as_the_format_says() -> None:
         struct.pack("<Q", 7) + string("e0000007") + struct.pack("<IQQI", 3, 1000, 50, 3) + string("user") + string("/w")
         + strings("sh", "-c", "échö") + strings("A=1", "B=")
     )  # fmt: skip
-    assert messages.run_body(run) == expected
+    assert messages.run_body(run) == expected + string("") + struct.pack("<II", 0, 0) + string("")
+    assert messages.run_body(run, 2) == messages.run_body(run, 1) == expected
+
+
+def test_what_a_session_and_a_terminal_need_stands_behind_the_environment() -> None:
+    run = Run(7, "e0000007", ("ls",), flags=RunFlag.TTY, session="s0000001", rows=50, cols=132, stdin_path="/in")
+    assert messages.run_body(run).endswith(strings("ls") + strings() + string("s0000001") + struct.pack("<II", 50, 132) + string("/in"))
+    with pytest.raises(BadMessage, match="link version 2"):
+        messages.run_body(run, 2)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from server import executions as executions_module
 from server.engine import EngineError
 from server.journal import CommitFailed, Journal
 from server.lifetime import Lifetime
@@ -63,7 +62,7 @@ def test_after_a_failed_commit_a_removal_under_way_does_not_call_the_sandbox_ove
 
 
 def test_a_server_that_stops_just_after_a_start_wipes_secrets_and_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executions_module, "_WIPE_S", 0.05)
+    monkeypatch.setattr("server.wiping._WIPE_S", 0.05)
 
     async def scene(stage: Stage) -> None:
         init, command = await stage.link(), Command()

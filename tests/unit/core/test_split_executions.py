@@ -258,6 +258,7 @@ def test_while_the_link_is_down_the_journal_says_what_the_init_speaks(tmp_path: 
     async def scene(server: Server) -> Server:
         (await server.link()).close()
         await server.unlinked()
+        del server.sandbox.spec["link_version"]
         server.sandbox.spec |= written
         with contextlib.nullcontext() if taken else pytest.raises(ProblemError, match="make a new sandbox"):
             server.post(EID, streams="split")

@@ -55,6 +55,23 @@ async def _wait_briefly() -> None:
     await Bell(WaitRoom()).wait(0.001)
 
 
+def test_who_waits_for_something_goes_on_when_it_holds_and_not_at_any_ring() -> None:
+    async def main() -> None:
+        bell, happened = Bell(WaitRoom()), False
+        waiting = asyncio.create_task(bell.until(lambda: happened, FOREVER_S))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            bell.ring()
+        assert not waiting.done()
+        happened = True
+        bell.ring()
+        await asyncio.wait_for(waiting, 30)
+        await asyncio.wait_for(bell.until(lambda: True, FOREVER_S), 30)
+        await asyncio.wait_for(bell.until(lambda: False, 0.001), 30)
+
+    asyncio.run(main())
+
+
 def test_a_wait_that_was_given_up_disturbs_neither_the_bell_nor_the_room() -> None:
     """A client hung up in the middle of its long-poll."""
 

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -28,10 +29,13 @@ from remote_env.protocol import (
 from server.api.services import OutputSlice
 from server.correlation import Correlation
 from server.events import Event, Position, follow, starting_point
+from server.fileagent import FileAgent
+from server.files import SandboxFiles
 from server.journal import CommitFailed
 from server.metrics import Metrics
 from server.problems import ProblemError
 from server.settings import Settings
+from server.terminals import Terminals, TerminalView
 
 log = logging.getLogger("tests.fakes")
 
@@ -79,6 +83,44 @@ class FakeFollowed:
         await self._services.wait(lambda: (self.total, self.over) != before, seconds)
 
 
+class FakeTerminals(Terminals):
+    """Every execution of the fake services runs on a terminal; `typed` holds what each was given."""
+
+    def __init__(self, services: FakeServices) -> None:
+        self._services = services
+        self.typed: dict[str, bytes] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.reading = asyncio.Event()  # whether what is typed is read
+        self.reading.set()
+
+    async def type_in(self, eid: str, epoch: str, data: bytes, offset: int | Literal["restart"]) -> int:
+        about = Correlation.of(self._services.running(eid, epoch))
+        had = self.typed.setdefault(eid, b"")
+        if offset == "restart":
+            had, offset = b"", 0
+        if offset > len(had):
+            raise ProblemError("wrong_state", "bytes are missing", about=about)
+        self.typed[eid] = had + data[len(had) - offset :]
+        return len(self.typed[eid])
+
+    async def type_on(self, eid: str, epoch: str, data: bytes) -> None:
+        self._services.running(eid, epoch)
+        await self.reading.wait()
+        self.typed[eid] = self.typed.get(eid, b"") + data
+        await self._services.write(eid, data)  # its echo
+
+    async def resize(self, eid: str, epoch: str, rows: int, cols: int) -> Execution:
+        execution = self._services.running(eid, epoch)
+        self.sizes[eid] = (rows, cols)
+        await self._services.write(eid, b"resized")
+        return execution
+
+    def view(self, eid: str, epoch: str, offset: int | None) -> TerminalView:
+        about, events = self._services.follow(eid, epoch, None if offset is None else (offset,))
+        at = len(self._services.content[eid]) if offset is None else offset
+        return TerminalView(about, at, len(self.typed.get(eid, b"")), events)
+
+
 class FakeServices:
     """Satisfies `server.api.services.Services`."""
 
@@ -99,6 +141,8 @@ class FakeServices:
         self.stopped_with: bool | None = None
         self.starts = 0
         self.stopping = False
+        self.file_agent: Callable[[], AbstractAsyncContextManager[FileAgent]] | None = None
+        self.terminals: Terminals = FakeTerminals(self)
         self._ended = asyncio.Event()  # of all waits
         self._changed = asyncio.Condition()
 
@@ -217,8 +261,8 @@ class FakeServices:
         return self.executions[eid]
 
     def list_executions(
-        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, limit: int
-    ) -> list[Execution]:
+        self, *, id: str | None, run_id: str | None, sandbox_id: str | None, state: str | None, opens: str | None, limit: int
+    ) -> list[Execution]:  # fmt: skip
         found = [
             each
             for each in reversed(self.executions.values())
@@ -226,6 +270,7 @@ class FakeServices:
             and run_id in (None, each.run_id)
             and sandbox_id in (None, each.sandbox_id)
             and state in (None, each.state)
+            and opens in (None, each.opens)
         ]
         return found[:limit]
 
@@ -243,6 +288,9 @@ class FakeServices:
         return self._find(eid, epoch)
 
     async def signal(self, eid: str, epoch: str, signum: int) -> Execution:
+        return self.running(eid, epoch)
+
+    def running(self, eid: str, epoch: str) -> Execution:
         if self._find(eid, epoch).over:
             raise ProblemError("wrong_state", "it does not run now", about=Correlation.of(self.executions[eid]))
         return self.executions[eid]
@@ -281,6 +329,15 @@ class FakeServices:
                 self.following -= 1
 
         return about, events()
+
+    @asynccontextmanager
+    async def files(self, sid: str, epoch: str, user: str | None) -> AsyncIterator[SandboxFiles]:
+        if sid not in self.sandboxes:
+            raise ProblemError("not_found", f"sandbox {sid} is unknown here", id=sid)
+        if self.file_agent is None:
+            raise ProblemError("file_agent_failed", "no process of a sandbox here", id=sid)
+        async with self.file_agent() as agent:
+            yield SandboxFiles(agent, "/")
 
     async def default_sandbox(self) -> tuple[str, str]:
         if self.default is None:

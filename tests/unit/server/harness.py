@@ -61,7 +61,9 @@ class RunningServer:
         self.services = FakeServices(self.settings)
         self.lifetime = Lifetime()
         app = create_app(self.services, self.settings, self._auth, self.metrics, self.lifetime)
-        server = uvicorn.Server(uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None, proxy_headers=False))
+        server = uvicorn.Server(
+            uvicorn.Config(app, http="httptools", ws="websockets-sansio", lifespan="off", log_config=None, proxy_headers=False)
+        )  # fmt: skip
         self.lifetime.on_stop(lambda: setattr(server, "should_exit", True))
         self._ready.set()
         await server._serve(self.sockets)

@@ -31,7 +31,7 @@ def test_a_timeout_is_counted_by_its_clock() -> None:
 def test_gauges_are_asked_for_at_each_scrape() -> None:
     metrics = Metrics()
     running = [5]
-    metrics.watch(running=lambda: running[0], sandboxes=lambda: {"running": 2, "creating": 1})
+    metrics.watch(running=lambda: running[0], sessions=lambda: 3, sandboxes=lambda: {"running": 2, "creating": 1})
     assert sample(metrics, "executions_running") == 5
     running[0] = 6
     assert sample(metrics, "executions_running") == 6
