@@ -5,7 +5,9 @@
     with RemoteDockerEnvironment(image="python:3.12-slim") as env:
         print(env.execute("python --version")["output"])
 
-`Client`, `Sandbox` and `Execution` are the same for programmers; `errors` is cut by what became of the command.
+`Client`, `Sandbox` and `Execution` are the same for programmers, `Session` and `Terminal` for what is to keep its state or to be
+talked with; a sandbox's files are methods of `Sandbox`. `AsyncClient` is the same for asyncio, but for terminals. `errors` is cut
+by what became of the command.
 """
 
 from __future__ import annotations
@@ -16,6 +18,11 @@ from typing import TYPE_CHECKING, Any
 from remote_env.version import __version__
 
 if TYPE_CHECKING:
+    from remote_env.aio import AsyncClient as AsyncClient
+    from remote_env.aio import AsyncEventStream as AsyncEventStream
+    from remote_env.aio import AsyncExecution as AsyncExecution
+    from remote_env.aio import AsyncSandbox as AsyncSandbox
+    from remote_env.aio import AsyncSession as AsyncSession
     from remote_env.client import Client
     from remote_env.environment import RemoteDockerEnvironment
     from remote_env.errors import (
@@ -23,20 +30,37 @@ if TYPE_CHECKING:
         CommandFailed,
         CommandLost,
         CommandNotDelivered,
+        Damaged,
+        DirectoryNotEmpty,
         EpochChanged,
+        ExpectEnded,
+        ExpectTimeout,
+        FileChanged,
+        FileError,
+        FileTooLarge,
         IdConflict,
         ImageNotFound,
+        InputNotTaken,
+        InputUnknown,
         InvalidSpec,
         LinkLost,
         MisuseError,
+        NoSpace,
+        NotARegularFile,
         NotRunError,
         OutcomeUnknownError,
         OutputIncomplete,
         ProtocolMismatch,
         RemoteEnvError,
+        SandboxFileNotFound,
         SandboxGone,
+        SandboxIsADirectory,
+        SandboxNotADirectory,
         SandboxNotCreated,
+        SandboxPermissionError,
         ServerBusy,
+        SessionEnded,
+        SessionNotOpened,
         SignalNotSent,
         Unauthorized,
         Unreachable,
@@ -44,54 +68,95 @@ if TYPE_CHECKING:
     from remote_env.events import Accepted, Ended, Gap, OutputPiece, Started
     from remote_env.eventstream import EventStream
     from remote_env.execution import Execution
+    from remote_env.expecting import END
+    from remote_env.filemodels import Change, FileInfo, Snapshot, WrittenFile
     from remote_env.idempotency import ReadCommands
     from remote_env.link import Link, LinkSnapshot
     from remote_env.linkstate import LinkState
+    from remote_env.protocol import Tty
     from remote_env.sandbox import Sandbox
+    from remote_env.session import Session
+    from remote_env.terminal import Terminal
+    from remote_env.terminal_base import Expected
     from remote_env.timings import Timings
+    from remote_env.transfers import Progress, Transfer
 
 __all__ = [
+    "END",
     "Accepted",
     "AnswerMismatch",
+    "Change",
     "Client",
     "CommandFailed",
     "CommandLost",
     "CommandNotDelivered",
+    "Damaged",
+    "DirectoryNotEmpty",
     "Ended",
     "EpochChanged",
     "EventStream",
     "Execution",
+    "ExpectEnded",
+    "ExpectTimeout",
+    "Expected",
+    "FileChanged",
+    "FileError",
+    "FileInfo",
+    "FileTooLarge",
     "Gap",
     "IdConflict",
     "ImageNotFound",
+    "InputNotTaken",
+    "InputUnknown",
     "InvalidSpec",
     "Link",
     "LinkLost",
     "LinkSnapshot",
     "LinkState",
     "MisuseError",
+    "NoSpace",
+    "NotARegularFile",
     "NotRunError",
     "OutcomeUnknownError",
     "OutputIncomplete",
     "OutputPiece",
+    "Progress",
     "ProtocolMismatch",
     "ReadCommands",
     "RemoteDockerEnvironment",
     "RemoteEnvError",
     "Sandbox",
+    "SandboxFileNotFound",
     "SandboxGone",
+    "SandboxIsADirectory",
+    "SandboxNotADirectory",
     "SandboxNotCreated",
+    "SandboxPermissionError",
     "ServerBusy",
+    "Session",
+    "SessionEnded",
+    "SessionNotOpened",
     "SignalNotSent",
+    "Snapshot",
     "Started",
+    "Terminal",
     "Timings",
+    "Transfer",
+    "Tty",
     "Unauthorized",
     "Unreachable",
+    "WrittenFile",
     "__version__",
 ]
 
 # Where each name lives. They are imported when they are asked for: the server and `remote-env --version` need none of them.
 _HOMES = {
+    # Not in `__all__`: they need the extra `async`.
+    "AsyncClient": "aio",
+    "AsyncEventStream": "aio",
+    "AsyncExecution": "aio",
+    "AsyncSandbox": "aio",
+    "AsyncSession": "aio",
     "Client": "client",
     "RemoteDockerEnvironment": "environment",
     "AnswerMismatch": "errors",
@@ -128,6 +193,34 @@ _HOMES = {
     "LinkState": "linkstate",
     "Sandbox": "sandbox",
     "Timings": "timings",
+    "FileError": "errors",
+    "SandboxFileNotFound": "errors",
+    "SandboxIsADirectory": "errors",
+    "SandboxNotADirectory": "errors",
+    "SandboxPermissionError": "errors",
+    "DirectoryNotEmpty": "errors",
+    "NotARegularFile": "errors",
+    "FileTooLarge": "errors",
+    "NoSpace": "errors",
+    "FileChanged": "errors",
+    "Damaged": "errors",
+    "Progress": "transfers",
+    "Transfer": "transfers",
+    "FileInfo": "filemodels",
+    "WrittenFile": "filemodels",
+    "Snapshot": "filemodels",
+    "Change": "filemodels",
+    "ExpectEnded": "errors",
+    "ExpectTimeout": "errors",
+    "InputNotTaken": "errors",
+    "InputUnknown": "errors",
+    "SessionEnded": "errors",
+    "SessionNotOpened": "errors",
+    "END": "expecting",
+    "Session": "session",
+    "Terminal": "terminal",
+    "Expected": "terminal_base",
+    "Tty": "protocol",
 }
 
 

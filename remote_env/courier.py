@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from remote_env.carrier import MaybeSent, NotSent
 from remote_env.correlation import About
 from remote_env.delivery import (
     Abandon,
@@ -25,7 +26,6 @@ from remote_env.errors import EpochChanged, ProtocolMismatch
 from remote_env.exchange import JSON_BODY, Exchange, Mismatch, Refused, dump, dump_fields, wait_value
 from remote_env.protocol import EPOCH_HEADER, Execution, ExecutionSpec
 from remote_env.trace import trace, tracing
-from remote_env.transport import MaybeSent, NotSent
 
 log = logging.getLogger("remote_env")
 
@@ -40,7 +40,9 @@ class Courier:
         self._epoch = epoch
         self._epoch_header = {EPOCH_HEADER: epoch}
 
-    def run(self, spec: ExecutionSpec, *, deadline: float | None = None, accepted_suffices: bool = False, fresh: bool = True) -> Execution:
+    async def run(
+        self, spec: ExecutionSpec, *, deadline: float | None = None, accepted_suffices: bool = False, fresh: bool = True
+    ) -> Execution:
         """Delivers the command and waits for its end, or only for its acceptance. `deadline` on the monotonic clock;
         None gives the call what `Timings.call_s` says. `fresh`: its id was made for this call.
 
@@ -48,11 +50,15 @@ class Courier:
         """
         if deadline is None:
             deadline = time.monotonic() + self._transport.timings.call_s(spec.timeout_s)
-        delivery = self._delivery(spec.id, deadline, accepted_suffices=accepted_suffices, fresh=fresh)
+        # Of what others wait for to begin, its start is worth a moment: a session's shell.
+        accepted_wait_s = self._transport.timings.poll_slice_s if spec.opens is not None else 0.0
+        delivery = self._delivery(
+            spec.id, deadline, accepted_suffices=accepted_suffices, accepted_wait_s=accepted_wait_s, fresh=fresh
+        )  # fmt: skip
         self._transport.stats.add(sent=1)
-        return self._carry_out(delivery, dump(spec))
+        return await self._carry_out(delivery, dump(spec))
 
-    def wait(self, execution_id: str, timeout_s: float | None = None) -> Execution:
+    async def wait(self, execution_id: str, timeout_s: float | None = None) -> Execution:
         """Waits for the end of an execution that the server knows.
 
         Raises TimeoutError after `timeout_s` seconds (the command goes on), OutcomeUnknownError.
@@ -60,17 +66,25 @@ class Courier:
         deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         delivery = self._delivery(execution_id, deadline, known=True)
         try:
-            return self._carry_out(delivery, b"")
+            return await self._carry_out(delivery, b"")
         except Exception as error:
             if delivery.expired:
                 raise TimeoutError(f"execution {execution_id} has not ended within {timeout_s} s; it goes on") from error
             raise
 
     def _delivery(
-        self, execution_id: str, deadline: float, *, accepted_suffices: bool = False, known: bool = False, fresh: bool = True
+        self,
+        execution_id: str,
+        deadline: float,
+        *,
+        accepted_suffices: bool = False,
+        accepted_wait_s: float = 0.0,
+        known: bool = False,
+        fresh: bool = True,
     ) -> Delivery:
-        def note(sentence: str, counter: str | None) -> None:
-            log.warning("execution %s in sandbox %s: %s", execution_id, self._sandbox_id, sentence)
+        def note(sentence: str | None, counter: str | None) -> None:
+            if sentence is not None:
+                log.warning("execution %s in sandbox %s: %s", execution_id, self._sandbox_id, sentence)
             if counter is not None:
                 self._transport.stats.add(**{counter: 1})
 
@@ -83,18 +97,19 @@ class Courier:
             url=self._transport.endpoint.url,
             reached=self._transport.reached,
             accepted_suffices=accepted_suffices,
+            accepted_wait_s=accepted_wait_s,
             known=known,
             fresh=fresh,
             note=note,
         )
 
-    def _carry_out(self, delivery: Delivery, body: bytes) -> Execution:
+    async def _carry_out(self, delivery: Delivery, body: bytes) -> Execution:
         began = time.monotonic()
         request = delivery.begin(began)
         while True:
-            if request.after_s > 0 and not self._transport.pause(request.after_s):
+            if request.after_s > 0 and not await self._transport.pause(request.after_s):
                 raise delivery.give_up(time.monotonic(), "the client was closed").error
-            event = self._perform(request, delivery.execution_id, body)
+            event = await self._perform(request, delivery.execution_id, body)
             step = delivery.handle(event)
             if tracing("delivery"):
                 trace("delivery", "%s: %s -> %s -> %s", delivery.execution_id, request, _brief(event), _brief(step))
@@ -108,21 +123,21 @@ class Courier:
                 raise step.error
             request = step
 
-    def _perform(self, request: Request, execution_id: str, body: bytes) -> Event:
+    async def _perform(self, request: Request, execution_id: str, body: bytes) -> Event:
         wait_s = request.wait_s
         wait = wait_value(wait_s)
         if isinstance(request, Get):
-            return self._event("GET", f"/v1/executions/{execution_id}?wait={wait}", None, self._epoch_header, wait_s, execution_id)
+            return await self._event("GET", f"/v1/executions/{execution_id}?wait={wait}", None, self._epoch_header, wait_s, execution_id)
         path = f"/v1/sandboxes/{self._sandbox_id}/executions"
         if isinstance(request, Abandon):
             path, body = f"/v1/executions/{execution_id}/abandon", dump_fields(sandbox_id=self._sandbox_id)
         headers = {**self._epoch_header, **JSON_BODY, "Prefer": f"wait={wait}"}
-        return self._event("POST", path, body, headers, wait_s, execution_id)
+        return await self._event("POST", path, body, headers, wait_s, execution_id)
 
-    def _event(self, method: str, path: str, body: bytes | None, headers: dict[str, str], wait_s: float, execution_id: str) -> Event:
+    async def _event(self, method: str, path: str, body: bytes | None, headers: dict[str, str], wait_s: float, execution_id: str) -> Event:
         about = About(execution_id, self._sandbox_id, self._epoch)
         try:
-            execution = self._exchange.once(Execution, method, path, body, headers, wait_s=wait_s, about=about)
+            execution = await self._exchange.once(Execution, method, path, body, headers, wait_s=wait_s, about=about)
         except NotSent as error:
             return NothingSent(time.monotonic(), str(error))
         except MaybeSent as error:

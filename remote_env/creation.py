@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import time
 
+from remote_env.carrier import MaybeSent, NotSent
 from remote_env.correlation import About
 from remote_env.errors import InvalidSpec, MisuseError, NotRunError, ProtocolMismatch, RemoteEnvError, SandboxNotCreated
 from remote_env.exchange import ERRORS, JSON_BODY, Exchange, Refused, dump, unreachable, wait_value
 from remote_env.protocol import PROBLEMS, Sandbox, SandboxSpec, new_id
-from remote_env.transport import MaybeSent, NotSent
 
 log = logging.getLogger("remote_env")
 
@@ -23,7 +23,7 @@ class _Undelivered(Exception):
     """The create got lost, or the server died while it carried it out; its id is a tombstone now."""
 
 
-def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = False) -> Sandbox:
+async def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = False) -> Sandbox:
     """Makes the sandbox and waits until it runs, image pull included. `fixed_id`: never take another id than the spec's.
 
     Raises ImageNotFound, InvalidSpec, IdConflict, Unauthorized, ServerBusy, Unreachable, SandboxNotCreated,
@@ -32,7 +32,7 @@ def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = Fa
     deadline = time.monotonic() + exchange.transport.timings.create_s
     for last in (fixed_id, False, True):
         try:
-            sandbox = _attempt(exchange, spec, deadline)
+            sandbox = await _attempt(exchange, spec, deadline)
             if sandbox.state == "failed" and (sandbox.reason or "").startswith("interrupted:"):
                 raise _Undelivered(sandbox.reason)
         except _Undelivered as lost:
@@ -41,10 +41,12 @@ def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = Fa
             spec = spec.model_copy(update={"id": new_id()})
             log.warning("no sandbox was made (%s): making one under a new id, %s", lost, spec.id)
             continue
+        except GeneratorExit:  # its event loop is gone: nothing can be awaited any more
+            raise
         except BaseException as error:
             # After an IdConflict above all: the sandbox of that id is somebody's.
             if not isinstance(error, (NotRunError, ProtocolMismatch, MisuseError)) or isinstance(error, SandboxNotCreated):
-                forget_sandbox(exchange, spec.id)
+                await forget_sandbox(exchange, spec.id)
             raise
         if sandbox.state != "running":
             raise _creation_error(sandbox)
@@ -52,7 +54,7 @@ def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = Fa
     raise AssertionError("unreachable")
 
 
-def remove_sandbox(
+async def remove_sandbox(
     exchange: Exchange, sandbox_id: str, *, purge: bool = False, budget_s: float, wait_s: float | None = None
 ) -> Sandbox | None:
     """Removes the sandbox and waits until it is gone; None when the server does not know it. May be repeated.
@@ -64,7 +66,7 @@ def remove_sandbox(
     until = time.monotonic() + budget_s
     while True:
         try:
-            sandbox = exchange.ask(
+            sandbox = await exchange.ask(
                 Sandbox,
                 "DELETE",
                 path,
@@ -77,23 +79,23 @@ def remove_sandbox(
             if refusal.problem.status in (404, 410):
                 return None
             raise refusal.error(sandbox_id=sandbox_id) from refusal
-        if sandbox.state != "removing" or time.monotonic() >= until or not exchange.transport.pause(0):
+        if sandbox.state != "removing" or time.monotonic() >= until or not await exchange.transport.pause(0):
             return sandbox
 
 
-def forget_sandbox(exchange: Exchange, sandbox_id: str) -> None:
+async def forget_sandbox(exchange: Exchange, sandbox_id: str) -> None:
     """Removes a sandbox on the way out: tried for a short while, else left to its lease."""
     try:
-        remove_sandbox(exchange, sandbox_id, budget_s=exchange.transport.timings.farewell_s, wait_s=0.0)
+        await remove_sandbox(exchange, sandbox_id, budget_s=exchange.transport.timings.farewell_s, wait_s=0.0)
     except RemoteEnvError as error:
         log.warning("sandbox %s could not be removed (%s): its lease will end it", sandbox_id, error)
 
 
-def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox:
+async def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox:
     timings = exchange.transport.timings
     path = f"/v1/sandboxes/{spec.id}"
 
-    sandbox = _post(exchange, spec, deadline)
+    sandbox = await _post(exchange, spec, deadline)
     while sandbox is None or sandbox.state == "creating":
         left = deadline - time.monotonic()
         if left <= 0:
@@ -103,20 +105,22 @@ def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox:
         wait_s = min(timings.poll_slice_s, left)
         asked_at = time.monotonic()
         try:
-            sandbox = exchange.ask(Sandbox, "GET", f"{path}?wait={wait_value(wait_s)}", budget_s=timings.reconnect_budget_s, wait_s=wait_s)
+            sandbox = await exchange.ask(
+                Sandbox, "GET", f"{path}?wait={wait_value(wait_s)}", budget_s=timings.reconnect_budget_s, wait_s=wait_s
+            )
         except Refused as refusal:
             if refusal.problem.status != 404:
                 raise refusal.error(sandbox_id=spec.id) from refusal
-            remove_sandbox(exchange, spec.id, budget_s=timings.reconnect_budget_s)
+            await remove_sandbox(exchange, spec.id, budget_s=timings.reconnect_budget_s)
             raise _Undelivered(refusal.problem.detail) from refusal
         except NotRunError as error:
             raise SandboxNotCreated(f"Whether sandbox {spec.id} exists cannot be asked: {error}", sandbox_id=spec.id) from error
         if sandbox.state == "creating" and time.monotonic() - asked_at < 0.5 * wait_s:
-            exchange.transport.pause(timings.retry_first_s)  # a server that answers at once must not be asked in a busy loop
+            await exchange.transport.pause(timings.retry_first_s)  # a server that answers at once must not be asked in a busy loop
     return sandbox
 
 
-def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | None:
+async def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | None:
     """Sends the create until it is taken; None when its fate is unknown."""
     transport, timings = exchange.transport, exchange.transport.timings
     body = dump(spec)
@@ -127,11 +131,11 @@ def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | N
         wait_s = timings.poll_slice_s
         headers = {**JSON_BODY, "Prefer": f"wait={wait_value(wait_s)}"}
         try:
-            return exchange.once(Sandbox, "POST", "/v1/sandboxes", body, headers, wait_s=wait_s, about=About(sandbox_id=spec.id))
+            return await exchange.once(Sandbox, "POST", "/v1/sandboxes", body, headers, wait_s=wait_s, about=About(sandbox_id=spec.id))
         except NotSent as error:
             limit = timings.reconnect_budget_s if transport.reached else timings.first_contact_s
             delay = backoff.next_s()
-            if time.monotonic() - began + delay > limit or not transport.pause(delay):
+            if time.monotonic() - began + delay > limit or not await transport.pause(delay):
                 raise unreachable(transport.endpoint.url, error, time.monotonic() - began) from error
             log.warning("sandbox %s: %s; trying again", spec.id, error)
         except MaybeSent as error:
@@ -142,7 +146,7 @@ def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | N
             if problem.accepted == "unknown":
                 return None
             delay = problem.retry_after_s if problem.retry_after_s is not None else backoff.next_s()
-            if not problem.retryable or time.monotonic() + delay >= queue_deadline or not transport.pause(delay):
+            if not problem.retryable or time.monotonic() + delay >= queue_deadline or not await transport.pause(delay):
                 raise refusal.error(sandbox_id=spec.id) from refusal
             log.warning("sandbox %s: not taken (%s); trying again in %.1f s", spec.id, refusal, delay)
         transport.stats.add(retries=1)

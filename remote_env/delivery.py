@@ -137,10 +137,12 @@ class Delivery:
         deadline: when the call as a whole ends, on the same clock.
         reached: whether this server was ever reached before; if not, a refused connection is told soon.
         accepted_suffices: end as soon as the execution is known to the server (for `start`).
+        accepted_wait_s: how long the server may hold that back, in seconds, until there is more to say.
         known: the id is known to the server; only its end is waited for.
         fresh: the id was made for this call. If not, an earlier process may have sent it: nothing that happens to the copies
             of this call alone lets it say "did not run and never will".
-        note: called with a sentence for everything worth a log line, and the counter it belongs to.
+        note: called with a sentence for everything worth a log line, and the counter it belongs to; without a sentence where the
+            line before says it already.
     """
 
     def __init__(
@@ -154,9 +156,10 @@ class Delivery:
         url: str = "the server",
         reached: bool = True,
         accepted_suffices: bool = False,
+        accepted_wait_s: float = 0.0,
         known: bool = False,
         fresh: bool = True,
-        note: Callable[[str, str | None], None] = lambda sentence, counter: None,
+        note: Callable[[str | None, str | None], None] = lambda sentence, counter: None,
     ) -> None:
         self.execution_id = execution_id
         self.phase = Phase.WAITING if known else Phase.POSTING
@@ -170,11 +173,13 @@ class Delivery:
         self._url = url
         self._reached = reached
         self._accepted_suffices = accepted_suffices
+        self._accepted_wait_s = accepted_wait_s
         self._note = note
         self._silent_since: float | None = None  # since when no request has brought us nearer
         self.known = known
         self._fenced = False  # whether an abandon of it was ever asked for
-        self._busy: Problem | None = None  # why it was fenced, when not because it got lost
+        self._turned_away: Problem | None = None  # why it was fenced, when not because it got lost
+        self._waits_for_session = False
         self._asked_at = now
         self.expired = False
         self._mismatched = False  # whether the latest answer was another request's
@@ -241,8 +246,8 @@ class Delivery:
         not_run = execution.state == "abandoned" or (execution.outcome is not None and execution.outcome.kind == "not_run")
         if self.known or not not_run:
             return Finished(execution)
-        if self._busy is not None:
-            return Failed(self._busy_error(self._busy))
+        if self._turned_away is not None:
+            return Failed(self._turned_away_error(self._turned_away))
         self._note("fenced: it did not run and never will", "not_delivered")
         return Failed(
             CommandNotDelivered(
@@ -262,6 +267,11 @@ class Delivery:
             # The command may be running: a token that is being changed must not cost its result, nor can it be said now that
             # an earlier copy was not taken.
             return self._try_again(now, f"{problem.code}: {problem.detail}", problem.retry_after_s)
+        if self.phase is Phase.POSTING and self._earlier and problem.code == "session_ended":
+            # Its sandbox is there, so that an earlier copy can be ruled out.
+            self._note("the session is over: abandoning it", None)
+            self._turned_away = problem
+            return self._fence(now)
         if self.phase is Phase.POSTING and not (self._earlier and problem.status in (404, 409, 410)):
             # Every copy so far was answered by us with "not taken", and for this reason all of them would be; but an earlier copy
             # may have come to a sandbox that was still there.
@@ -284,11 +294,18 @@ class Delivery:
         self._silent_since = None
         self._earlier = True  # a proxy may have made another copy of this one
         if now + delay < self._queue_deadline:
-            self._note(f"not taken ({problem.code}): sending it again in {delay:.1f} s", "retries")
+            self._note(self._busy_line(problem, delay), "retries")
             return self._request(now, delay)
         self._note(f"not taken ({problem.code}) within the queue timeout: abandoning it", None)
-        self._busy = problem
+        self._turned_away = problem
         return self._fence(now)
+
+    def _busy_line(self, problem: Problem, delay: float) -> str | None:
+        """One for all of the wait for another command of the session, which is asked about many times a second."""
+        waits, self._waits_for_session = self._waits_for_session, problem.code == "session_busy"
+        if not self._waits_for_session:
+            return f"not taken ({problem.code}): sending it again in {delay:.1f} s"
+        return None if waits else "not taken yet (session_busy): sending it again until the session's other command has ended"
 
     def _fence(self, now: float) -> Step:
         self.phase = Phase.FENCING
@@ -348,7 +365,7 @@ class Delivery:
 
     def _slice(self, at: float) -> float:
         if self._accepted_suffices and not self._fenced:
-            return 0.0
+            return self._accepted_wait_s
         return max(0.0, min(self._timings.poll_slice_s, self._deadline - at))
 
     def _fail(self, error: RemoteEnvError) -> Failed:
@@ -356,7 +373,9 @@ class Delivery:
         error.execution_id = self.execution_id
         return Failed(error)
 
-    def _busy_error(self, problem: Problem) -> RemoteEnvError:
+    def _turned_away_error(self, problem: Problem) -> RemoteEnvError:
+        if not problem.retryable:
+            return Refused(problem).error(execution_id=self.execution_id)
         return ServerBusy(
             f"The server had no room for {self._name()} within {self._timings.queue_s:.0f} s ({problem.code}: {problem.detail}). "
             "It did not run and never will.",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from remote_env.answer import execute_answer
 from remote_env.client import Client
 from remote_env.creation import forget_sandbox, remove_sandbox
+from remote_env.driving import drive
 from remote_env.errors import (
     EpochChanged,
     InvalidSpec,
@@ -29,7 +30,8 @@ from remote_env.idempotency import ReadCommands
 from remote_env.link import OnDisconnected, OnReconnected
 from remote_env.listener import OnOutput
 from remote_env.protocol import COMMAND_TIMEOUT_S, Execution
-from remote_env.sandbox import OnUndelivered, Sandbox
+from remote_env.sandbox import Sandbox
+from remote_env.sandbox_base import OnUndelivered
 from remote_env.timings import Timings
 from remote_env.transport import ENVIRONMENT_POOL_SIZE
 
@@ -176,7 +178,7 @@ class RemoteDockerEnvironment:
         farewell_s = exchange.transport.timings.farewell_s
         try:
             if os.getpid() == self._pid:
-                remove_sandbox(exchange, self.sandbox.id, budget_s=farewell_s, wait_s=farewell_s)
+                drive(remove_sandbox(exchange, self.sandbox.id, budget_s=farewell_s, wait_s=farewell_s))
         except RemoteEnvError as error:
             log.warning("sandbox %s could not be removed (%s): its lease will end it", self.sandbox.id, error)
         finally:
@@ -225,7 +227,7 @@ def _abandon(exchange: Exchange, sandbox_id: str, pid: int, owned_client: Client
         return
 
     def remove() -> None:
-        forget_sandbox(exchange, sandbox_id)
+        drive(forget_sandbox(exchange, sandbox_id))
         if owned_client is not None:
             owned_client.close()
 

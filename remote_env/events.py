@@ -11,16 +11,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypeVar
 
 from remote_env import protocol
+from remote_env.fields import Time
 from remote_env.sse import Garbled, Message
 
 if TYPE_CHECKING:
     from remote_env.execution import Execution
 
+Result = TypeVar("Result", default="Execution")
 StreamName = Literal["merged", "stdout", "stderr"]
 STREAMS: dict[str, tuple[StreamName, ...]] = {"merged": ("merged",), "split": ("stdout", "stderr")}
 """`Execution.streams` → the streams that such an execution has, in the order of a position's offsets."""
@@ -77,13 +80,14 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Ended(Generic[Result]):
     """It is over. `result` is what `Sandbox.run` would have returned."""
 
-    result: Execution
+    result: Result
 
 
-Event = Accepted | Started | OutputPiece | Gap | Ended
+Happened = Accepted | Started | OutputPiece | Gap
+Event = Happened | Ended["Execution"]
 
 
 # ---------------------------------------------------------------------------------------------------------- the wire
@@ -116,7 +120,7 @@ class End:
     record: protocol.Execution
 
 
-_TIME: TypeAdapter[datetime | None] = TypeAdapter(protocol.Time | None)
+_TIME: TypeAdapter[datetime | None] = TypeAdapter(Time | None)
 WireEvent = Greeting | Started | OutputPiece | Gap | Heartbeat | Stopping | End
 
 

@@ -9,32 +9,44 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from remote_env.backoff import Backoff
+from remote_env.carrier import Carrier, MaybeSent, NotSent, Reply
 from remote_env.correlation import About, Homes
 from remote_env.errors import (
     AnswerMismatch,
+    DirectoryNotEmpty,
     EpochChanged,
+    FileChanged,
+    FileError,
+    FileTooLarge,
     IdConflict,
     ImageNotFound,
+    InputUnknown,
     InvalidSpec,
     LinkLost,
+    NoSpace,
+    NotARegularFile,
     NotRunError,
     OutcomeUnknownError,
     OutputIncomplete,
     ProtocolMismatch,
     RemoteEnvError,
+    SandboxFileNotFound,
     SandboxGone,
+    SandboxIsADirectory,
+    SandboxNotADirectory,
+    SandboxPermissionError,
     ServerBusy,
+    SessionEnded,
     Unauthorized,
     Unreachable,
 )
-from remote_env.protocol import INSTANCE_HEADER, PROBLEMS, PROTOCOL_VERSION, Execution, Problem, Sandbox
-from remote_env.transport import MaybeSent, NotSent, Reply, Transport
+from remote_env.protocol import INSTANCE_HEADER, PROBLEMS, PROTOCOL_VERSION, Execution, ExecutionSpec, Problem, Sandbox
 
 PROTOCOL_HEADER = "X-Remote-Env-Protocol"
 JSON_BODY = {"Content-Type": "application/json"}
@@ -51,9 +63,25 @@ ERRORS: dict[str, type[RemoteEnvError]] = {
     "image_not_found": ImageNotFound,
     "method_not_allowed": ProtocolMismatch,
     "wrong_state": SandboxGone,
+    "session_ended": SessionEnded,
+    "session_busy": ServerBusy,
+    "input_unknown": InputUnknown,
     "gone": SandboxGone,
     "epoch_mismatch": EpochChanged,
     "too_large": InvalidSpec,
+    "permission_denied": SandboxPermissionError,
+    "file_not_found": SandboxFileNotFound,
+    "is_directory": SandboxIsADirectory,
+    "not_directory": SandboxNotADirectory,
+    "not_regular": NotARegularFile,
+    "directory_not_empty": DirectoryNotEmpty,
+    "read_only": SandboxPermissionError,
+    "too_many_links": NotARegularFile,
+    "changed": FileChanged,
+    "file_too_large": FileTooLarge,
+    "name_too_long": InvalidSpec,
+    "sandbox_full": ServerBusy,
+    "no_space": NoSpace,
     "range_not_satisfiable": OutputIncomplete,
     "invalid": InvalidSpec,
     "id_conflict": IdConflict,
@@ -61,6 +89,7 @@ ERRORS: dict[str, type[RemoteEnvError]] = {
     "too_many": ServerBusy,
     "internal": OutcomeUnknownError,
     "commit_failed": OutcomeUnknownError,
+    "file_agent_failed": FileError,
     "capacity": ServerBusy,
     "disk_full": ServerBusy,
     "stopping": ServerBusy,
@@ -86,6 +115,8 @@ class Refused(Exception):
 
     def error(self, *, execution_id: str | None = None, sandbox_id: str | None = None) -> RemoteEnvError:
         problem = self.problem
+        if problem.no_such_route:
+            return older_server(problem)
         return ERRORS[problem.code](f"{problem.title}: {explain_gone(problem.detail)}", execution_id=execution_id, sandbox_id=sandbox_id)
 
 
@@ -93,13 +124,13 @@ class Exchange:
     """Typed requests over one transport. Each answer is held against what its request was about (`correlation`): by the ids
     in the request's path and its epoch header, or by `about`, where the caller knows more."""
 
-    def __init__(self, transport: Transport, *, on_first_answer: Callable[[str | None], None] = lambda instance_id: None) -> None:
+    def __init__(self, transport: Carrier, *, on_first_answer: Callable[[str | None], None] = lambda instance_id: None) -> None:
         self.transport = transport
         self.instance_id: str | None = None  # of the server that answered last
         self._on_first_answer = on_first_answer
         self._homes = Homes()
 
-    def once(
+    async def once(
         self,
         model: type[Model],
         method: str,
@@ -123,15 +154,15 @@ class Exchange:
         if read_s is None and wait_s:
             read_s = wait_s + self.transport.timings.poll_margin_s
         try:
-            return self._once(model, method, path, body, headers, read_s, check, about)
+            return await self._once(model, method, path, body, headers, read_s, check, about)
         except Refused as refusal:
             if refusal.problem.code != "unauthorized" or not self.transport.token.reload():
                 raise
             log.info("the server refused the token; its file holds another one: using that")
             self.transport.stats.add(retries=1)
-            return self._once(model, method, path, body, headers, read_s, check, about)
+            return await self._once(model, method, path, body, headers, read_s, check, about)
 
-    def _once(
+    async def _once(
         self,
         model: type[Model],
         method: str,
@@ -142,7 +173,7 @@ class Exchange:
         check: Callable[[Model], str | None] | None,
         about: About,
     ) -> Model:
-        reply = self.transport.call(method, path, body, headers, read_s=read_s)
+        reply = await self.transport.request(method, path, body, headers, read_s=read_s)
         self.require_ours(reply, about)
         try:
             answer = model.model_validate_json(reply.body)
@@ -219,16 +250,16 @@ class Exchange:
         kind = reply.headers.get("Content-Type", "no content type")
         return BrokenAnswer(f"an answer that is not remote-env's: HTTP {reply.status}, {kind}, {len(reply.body)} bytes")
 
-    def piece(self, path: str, headers: dict[str, str], *, wait_s: float = 0.0, about: About | None = None) -> Reply:
+    async def piece(self, path: str, headers: dict[str, str], *, wait_s: float = 0.0, about: About | None = None) -> Reply:
         """A GET of raw bytes: 200, 204 or 206 of ours. Raises NotSent, MaybeSent, Refused, ProtocolMismatch, EpochChanged."""
         timings = self.transport.timings
-        reply = self.transport.call("GET", path, None, headers, read_s=wait_s + timings.poll_margin_s if wait_s else None)
+        reply = await self.transport.request("GET", path, None, headers, read_s=wait_s + timings.poll_margin_s if wait_s else None)
         self.require_ours(reply, about or About.of(path, headers), named=True)
         if reply.status not in (200, 204, 206):
             raise self._not_ours(reply)
         return reply
 
-    def ask(
+    async def ask(
         self,
         model: type[Model],
         method: str,
@@ -242,13 +273,13 @@ class Exchange:
         about: About | None = None,
     ) -> Model:
         """`once` until it is answered, for requests that may be sent any number of times. Raises as `persist` does."""
-        return self.persist(
+        return await self.persist(
             lambda: self.once(model, method, path, body, headers, wait_s=wait_s, check=check, about=about),
             f"{method} {path.partition('?')[0]}",
             budget_s=budget_s,
         )
 
-    def persist(self, attempt: Callable[[], Answer], what: str, *, budget_s: float) -> Answer:
+    async def persist(self, attempt: Callable[[], Awaitable[Answer]], what: str, *, budget_s: float) -> Answer:
         """Makes the attempt until it is answered, for at most `budget_s` seconds (`Timings.first_contact_s` where the
         server was never reached).
 
@@ -261,7 +292,7 @@ class Exchange:
         while True:
             delay: float | None = None
             try:
-                return attempt()
+                return await attempt()
             except NotSent as error:
                 failure: Exception = error
             except MaybeSent as error:
@@ -274,10 +305,19 @@ class Exchange:
             if delay is None:
                 delay = backoff.next_s()
             limit = budget_s if self.transport.reached else min(budget_s, self.transport.timings.first_contact_s)
-            if time.monotonic() - started + delay > limit or not self.transport.pause(delay):
+            if time.monotonic() - started + delay > limit or not await self.transport.pause(delay):
                 raise self.gave_up(failure, exposed, time.monotonic() - started) from failure
             self.transport.stats.add(retries=1)
             log.warning("%s: %s; trying again", what, failure)
+
+    async def post_once(self, model: type[Model], path: str, body: bytes, headers: dict[str, str], about: About) -> Model:
+        """A POST that is not sent twice. Raises Unreachable, OutcomeUnknownError, Refused."""
+        try:
+            return await self.once(model, "POST", path, body, headers, about=about)
+        except NotSent as error:
+            raise unreachable(self.transport.endpoint.url, error, 0.0) from error
+        except MaybeSent as error:
+            raise OutcomeUnknownError(f"POST {path}: no answer came ({error}); it may have been done.") from error
 
     def backoff(self) -> Backoff:
         return Backoff(self.transport.timings.retry_first_s, self.transport.timings.retry_most_s)
@@ -304,6 +344,14 @@ def unreachable(url: str, failure: object, seconds: float) -> Unreachable:
     )
 
 
+def older_server(problem: Problem) -> ProtocolMismatch:
+    """For a request that the server has no route for."""
+    return ProtocolMismatch(
+        f"The server is older than this client and cannot do that ({problem.detail}); nothing was done. "
+        "Install the same version of remote-env on both sides."
+    )
+
+
 def explain_gone(reason: str) -> str:
     """Why a sandbox is gone, in words for the one whose laptop slept."""
     if "lease_over" not in reason:
@@ -313,7 +361,10 @@ def explain_gone(reason: str) -> str:
 
 def dump(model: BaseModel) -> bytes:
     """A request's body. What is None is the server's to choose and is left out; our own defaults are said aloud."""
-    return model.model_dump_json(exclude_none=True).encode()
+    body = model.model_dump_json(exclude_none=True).encode()
+    if isinstance(model, ExecutionSpec) and model.timeout_s is None:
+        return body[:-1] + b',"timeout_s":null}'  # not the server's default, but none
+    return body
 
 
 def dump_fields(**fields: object) -> bytes:

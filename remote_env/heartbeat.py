@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from remote_env.backoff import Spread
+from remote_env.carrier import TransportError
 from remote_env.clock import CLOCK, Clock
 from remote_env.config import Endpoint
+from remote_env.driving import drive
 from remote_env.errors import RemoteEnvError
 from remote_env.exchange import JSON_BODY, Exchange, Refused
 from remote_env.forks import tell_in_child
@@ -28,7 +30,7 @@ from remote_env.peerwatch import PeerWatch, Waited
 from remote_env.protocol import LeaseAnswer, LeaseRenewal, Sandbox
 from remote_env.timings import Timings
 from remote_env.trace import trace
-from remote_env.transport import Transport, TransportError
+from remote_env.transport import Transport
 
 RUNS_IN_A_CALL = 1000
 SUSPENDED_S = 5.0  # by so much the clocks must drift apart to call it a sleep of the machine
@@ -205,7 +207,7 @@ class Heartbeat:
         renewal = LeaseRenewal(run_id=runs[0], run_ids=tuple(runs[1:]))
         body = renewal.model_dump_json(exclude_defaults=True).encode()
         read_s = self._timings.heartbeat_answer_s
-        return self._exchange.once(LeaseAnswer, "POST", "/v1/leases", body, dict(JSON_BODY), read_s=read_s, check=wrong)
+        return drive(self._exchange.once(LeaseAnswer, "POST", "/v1/leases", body, dict(JSON_BODY), read_s=read_s, check=wrong))
 
     def _missing(self, known: set[str]) -> dict[str, str]:
         """What became of the sandboxes that clients here take to be alive and the server has not named: it tells of those
@@ -214,7 +216,8 @@ class Heartbeat:
         missing = sorted({sandbox_id for member in self._living() for sandbox_id in member.sandbox_ids()} - known)
         for sandbox_id in missing:
             try:
-                record = self._exchange.once(Sandbox, "GET", f"/v1/sandboxes/{sandbox_id}", read_s=self._timings.heartbeat_answer_s)
+                asked = self._exchange.once(Sandbox, "GET", f"/v1/sandboxes/{sandbox_id}", read_s=self._timings.heartbeat_answer_s)
+                record = drive(asked)
             except Refused as refusal:
                 if refusal.problem.code == "gone":
                     gone[sandbox_id] = refusal.problem.detail

@@ -31,7 +31,7 @@ class Listener:
         self._thread = threading.Thread(target=self._listen, name="remote-env-listener", daemon=True)
         self._thread.start()
 
-    def conclude(self, record: protocol.Execution, grace_s: float) -> None:
+    async def conclude(self, record: protocol.Execution, grace_s: float) -> None:
         """The command has ended so. Gives the listener `grace_s` seconds to hear the rest; it hears nothing after that."""
         self._stream.conclude(record)
         self._thread.join(grace_s)

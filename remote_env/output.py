@@ -7,12 +7,12 @@ import logging
 import re
 from dataclasses import dataclass
 
+from remote_env.carrier import Reply
 from remote_env.correlation import About
 from remote_env.errors import LinkLost, NotRunError, OutcomeUnknownError, OutputIncomplete
 from remote_env.events import StreamName
 from remote_env.exchange import BrokenAnswer, Exchange, Refused, wait_value
 from remote_env.protocol import EPOCH_HEADER, Output
-from remote_env.transport import Reply
 
 PIECE_BYTES = 4 << 20
 STATE_HEADER = "X-Remote-Env-State"
@@ -32,7 +32,7 @@ class Piece:
     last: bool
 
 
-def fetch_piece(exchange: Exchange, about: About, stream: StreamName, start: int, end: int | None, wait_s: float = 0.0) -> Piece:
+async def fetch_piece(exchange: Exchange, about: About, stream: StreamName, start: int, end: int | None, wait_s: float = 0.0) -> Piece:
     """Kept bytes from `start` to `end` (exclusive) or to what there is: asked for once. Where there are none yet, the server
     waits for some for `wait_s` seconds.
 
@@ -44,7 +44,7 @@ def fetch_piece(exchange: Exchange, about: About, stream: StreamName, start: int
     path = f"/v1/executions/{about.execution_id}/output" + (f"?{'&'.join(query)}" if query else "")
     headers = {EPOCH_HEADER: about.epoch or "", "Range": f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"}
     try:
-        return _read_piece(exchange.piece(path, headers, wait_s=wait_s, about=about), start, end)
+        return _read_piece(await exchange.piece(path, headers, wait_s=wait_s, about=about), start, end)
     except Refused as refusal:
         if refusal.problem.code == "range_not_satisfiable":
             return Piece(b"", "ended", last=True)
@@ -74,7 +74,7 @@ class OutputReader:
         self._about = about
         self._stream = stream
 
-    def whole(self, output: Output) -> bytes:
+    async def whole(self, output: Output) -> bytes:
         """All kept bytes of an ended execution, whose `output` it is. Raises OutputIncomplete, OutcomeUnknownError."""
         inline = output.inline()
         if inline is not None and _is_whole(output, inline):
@@ -83,7 +83,7 @@ class OutputReader:
             raise self._incomplete("it was purged")
         for _ in range(TRIES):
             try:
-                data = self._pieces(output.kept_bytes)
+                data = await self._pieces(output.kept_bytes)
             except (LinkLost, NotRunError) as error:  # of the request for the output: the command's own fate is known
                 raise self._incomplete(str(error)) from error
             if _is_whole(output, data):
@@ -93,29 +93,29 @@ class OutputReader:
             log.warning("execution %s: its output came with a wrong length or sha256; fetching it again", self._about.execution_id)
         raise self._incomplete(f"length or sha256 was wrong {TRIES} times")
 
-    def so_far(self) -> bytes:
+    async def so_far(self) -> bytes:
         """What a running execution has written and the server keeps, up to now."""
         data = bytearray()
-        while piece := self._piece(len(data), None):
+        while piece := await self._piece(len(data), None):
             data += piece
         return bytes(data)
 
-    def _pieces(self, size: int) -> bytes:
+    async def _pieces(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
-            piece = self._piece(len(data), min(size, len(data) + PIECE_BYTES))
+            piece = await self._piece(len(data), min(size, len(data) + PIECE_BYTES))
             if not piece:
                 break
             data += piece
         return bytes(data)
 
-    def _piece(self, start: int, end: int | None) -> bytes:
-        def attempt() -> bytes:
-            return fetch_piece(self._exchange, self._about, self._stream, start, end).data
+    async def _piece(self, start: int, end: int | None) -> bytes:
+        async def attempt() -> bytes:
+            return (await fetch_piece(self._exchange, self._about, self._stream, start, end)).data
 
         what = f"GET /v1/executions/{self._about.execution_id}/output"
         try:
-            return self._exchange.persist(attempt, what, budget_s=self._exchange.transport.timings.reconnect_budget_s)
+            return await self._exchange.persist(attempt, what, budget_s=self._exchange.transport.timings.reconnect_budget_s)
         except Refused as refusal:
             if refusal.problem.code == "gone":
                 raise self._incomplete("it was purged") from refusal

@@ -28,6 +28,7 @@ from remote_env.tls import Tls
 KEEPALIVE_IDLE_S = 20
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_PROBES = 3
+_SHORT_BODY = 64 * 1024  # bytes; so little is sent in one go with its head, not in a second one that wakes the server again
 USER_TIMEOUT_MS = 20_000  # unacknowledged data: keep-alive alone does not end a connection that has some in flight
 
 
@@ -91,6 +92,11 @@ class Connections:
         connection: _Counted | None = getattr(self._used, "connection", None)
         return str(connection.address) if connection is not None and connection.address is not None else "no address"
 
+    def last_socket(self) -> socket.socket | None:
+        """What this thread's latest request goes over, once it is connected."""
+        connection: _Counted | None = getattr(self._used, "connection", None)
+        return None if connection is None else connection.sock
+
     def is_stale(self, connection: _Counted) -> bool:
         return connection.generation != self.generation or time.monotonic() - connection.last_used > self.idle_s
 
@@ -148,6 +154,20 @@ class _Counted(HTTPConnection):
     address: Address | None = None
     generation = -1
     last_used = 0.0
+    _awaits_head = False
+    _head = b""
+
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
+        self._awaits_head, self._head = isinstance(body, bytes) and 0 < len(body) <= _SHORT_BODY, b""
+        super().request(method, url, body, *args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        if self._awaits_head:  # what comes first; the body follows
+            self._awaits_head, self._head = False, data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        super().send(data)
 
     def _new_conn(self) -> socket.socket:
         timeout_s = self.timeout if isinstance(self.timeout, (int, float)) else None

@@ -390,7 +390,7 @@ class Stream:
 def lookup_error(problem: Problem, execution_id: str, sandbox_id: str) -> RemoteEnvError:
     """What a refused question about a known execution means to its caller."""
     about = {"execution_id": execution_id, "sandbox_id": sandbox_id}
-    if problem.status in (404, 412):
+    if problem.status in (404, 412) and not problem.no_such_route:
         return EpochChanged(f"The server knows nothing of execution {execution_id} any more ({problem.code}: {problem.detail}).", **about)
     if problem.status == 410:
         return OutcomeUnknownError(f"The result of execution {execution_id} is beyond retention ({problem.detail}).", **about)

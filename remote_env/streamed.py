@@ -4,58 +4,63 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 
 import requests
-from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
+from remote_env.carrier import StreamBroken
 from remote_env.stats import Stats
 
-_READ_BYTES = 64 << 10
+_READ_BYTES = 64 << 10  # at first; as much as comes at once doubles it
+_MOST_READ_BYTES = 512 << 10
 
 
-class StreamBroken(Exception):
-    """The answer was cut. `silent`: nothing came for the longest silence that was allowed."""
-
-    def __init__(self, reason: str, *, silent: bool) -> None:
-        super().__init__(reason)
-        self.silent = silent
-
-
-class StreamedReply:
-    """Status and headers, and the body piece by piece. One thread reads and closes it; others may interrupt it.
+class BlockingReply:
+    """See `carrier.StreamedReply`. One thread reads and closes it; others may interrupt it.
 
     It is of the process that asked for it. In a forked child it is broken: what the child read would be missing in the parent.
+    `asked`: the request was sent whole; if not, its connection serves no other.
     """
 
-    def __init__(self, response: requests.Response, stats: Stats) -> None:
+    def __init__(self, response: requests.Response, stats: Stats, *, asked: bool = True) -> None:
         self.status = response.status_code
-        self.headers: CaseInsensitiveDict[str] = response.headers
+        self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._stats = stats
         self._pid = os.getpid()
+        self._asked = asked
+        self._size = _READ_BYTES
         # The standard library's own response: it gives what has come, where urllib3's waits until it has as much as asked for.
         self._body: Any = response.raw._original_response
 
-    def read(self) -> bytes:
-        """What has come since, waiting for at least one byte; b"" at the end of the answer. Raises StreamBroken."""
+    async def read(self) -> bytes:
         if os.getpid() != self._pid:
             raise StreamBroken("this process was forked, and the connection is its parent's", silent=False)
         try:
-            data: bytes = self._body.read1(_READ_BYTES)
+            data: bytes = self._body.read1(self._size)
         except (HTTPException, HTTPError, OSError, ValueError) as error:  # the last: interrupted before it began to read
             raise StreamBroken(f"{type(error).__name__}: {error}", silent=isinstance(error, TimeoutError)) from error
+        if len(data) == self._size < _MOST_READ_BYTES:
+            self._size *= 2
         self._stats.add(bytes_received=len(data))
         return data
 
-    def read_all(self, limit: int) -> bytes:
-        """The whole body, or as much of it as `limit` bytes hold. Raises StreamBroken."""
+    async def read_all(self, limit: int) -> bytes:
         data = bytearray()
-        while len(data) < limit and (piece := self.read()):
+        while len(data) < limit and (piece := await self.read()):
             data += piece
         return bytes(data[:limit])
+
+    def release(self) -> None:
+        whole = self._body.isclosed() or self._body.length == 0
+        if self._asked and whole and os.getpid() == self._pid:
+            self._body.close()
+            self._response.raw.release_conn()
+        else:
+            self._response.close()
 
     def interrupt(self) -> None:
         """Wakes whoever reads. Below TLS on purpose: SSLSocket.shutdown() is not safe beside a reader."""
@@ -67,5 +72,4 @@ class StreamedReply:
                 return  # it is closed already
 
     def close(self) -> None:
-        """The connection goes with it: what is half read is of no use to another request."""
         self._response.close()

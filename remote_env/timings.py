@@ -40,9 +40,9 @@ class Timings:
     stream_split_poll_s: float = 1.0  # long-polling two streams: how long it waits for one before it looks at the other
     listener_grace_s: float = 1.0  # that on_output gets to catch up, once the command has ended
 
-    def call_s(self, timeout_s: float) -> float:
-        """The deadline of a whole call for a command with this timeout."""
-        return max(self.minimum_call_s, timeout_s + self.call_margin_s)
+    def call_s(self, timeout_s: float | None) -> float:
+        """The deadline of a whole call for a command with this timeout; None: it has none, and the call neither."""
+        return float("inf") if timeout_s is None else max(self.minimum_call_s, timeout_s + self.call_margin_s)
 
     def scaled(self, factor: float) -> Timings:
         """The same proportions on another clock; for tests."""

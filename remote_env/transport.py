@@ -10,10 +10,8 @@ import os
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
-from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,13 +19,14 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError
 
+from remote_env.carrier import Body, MaybeSent, NotSent, Reply, StreamBroken, flaw_of, head_of, shown_path
 from remote_env.config import Endpoint
 from remote_env.dial import DialError
-from remote_env.digest import DIGEST_HEADER, content_digest, is_damaged
 from remote_env.forks import tell_in_child
 from remote_env.pool import Adapter, Connections
+from remote_env.sending import Sending
 from remote_env.stats import Stats
-from remote_env.streamed import StreamBroken, StreamedReply
+from remote_env.streamed import BlockingReply
 from remote_env.timings import Timings
 from remote_env.trace import trace, tracing
 
@@ -35,25 +34,6 @@ ENVIRONMENT_POOL_SIZE = 10
 CLIENT_POOL_SIZE = 64
 
 log = logging.getLogger("remote_env")
-
-
-class TransportError(Exception):
-    """A request without a usable answer."""
-
-
-class NotSent(TransportError):
-    """No connection was made: not a byte of the request has left."""
-
-
-class MaybeSent(TransportError):
-    """A byte may have left, and no answer came that could be trusted."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    headers: CaseInsensitiveDict[str]
-    body: bytes
 
 
 class _Session(requests.Session):
@@ -100,7 +80,6 @@ class Transport:
         )
         session.mount(f"{self._scheme}://", adapter)
         self._session = session
-        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": _user_agent()}
 
     def after_fork_in_child(self) -> None:
         """The parent's sockets stay the parent's: two processes on one connection would read each other's answers."""
@@ -132,36 +111,37 @@ class Transport:
             self.stats.add(calls=1)
             reason = _not_sent_reason(error)
             if reason is not None:
-                trace("transport", "%s %s: %s", method, _shown(path), reason)
+                trace("transport", "%s %s: %s", method, shown_path(path), reason)
                 raise NotSent(reason) from error
             reason = f"{_innermost(error)} ({connections.last_address()}); a byte may have been sent"
-            trace("transport", "%s %s: %s", method, _shown(path), reason)
+            trace("transport", "%s %s: %s", method, shown_path(path), reason)
             self._rebuild(connections)
             raise MaybeSent(reason) from error
         self.stats.add(calls=1, bytes_sent=len(body or b""), bytes_received=len(content))
         if tracing("transport"):
             trace(
                 "transport", "%s %s: %d, %d bytes sent, %d received, %.1f ms (%s)",
-                method, _shown(path), response.status_code, len(body or b""), len(content), (time.monotonic() - began) * 1000,
+                method, shown_path(path), response.status_code, len(body or b""), len(content), (time.monotonic() - began) * 1000,
                 connections.last_address(),
             )  # fmt: skip
-        length = response.headers.get("Content-Length")
-        if length is not None and method != "HEAD" and length != str(len(content)):
-            raise MaybeSent(f"the answer was cut: {len(content)} of {length} bytes ({connections.last_address()}); the request was sent")
-        if is_damaged(content, response.headers.get(DIGEST_HEADER)):
-            raise MaybeSent(f"the answer was damaged: its sha-256 is another one ({connections.last_address()}); the request was sent")
-        return Reply(response.status_code, response.headers, content)
+        reply = Reply(response.status_code, response.headers, content)
+        flaw = flaw_of(reply, method)
+        if flaw is not None:
+            raise MaybeSent(f"{flaw} ({connections.last_address()}); the request was sent")
+        return reply
 
-    def stream(self, path: str, headers: dict[str, str], *, silence_s: float) -> StreamedReply:
-        """A GET whose answer is read while it comes, for as long as it lasts; `silence_s` is the longest silence in it.
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, *, read_s: float | None = None
+    ) -> Reply:
+        return self.call(method, path, body, headers, read_s=read_s)
 
-        Its connection serves nothing else any more and is closed with it. Raises NotSent, MaybeSent, StreamBroken (silent).
-        """
+    async def open(self, method: str, path: str, headers: dict[str, str], *, body: Body | None = None, silence_s: float) -> BlockingReply:
         if self._pid != os.getpid():
             self.after_fork_in_child()
         if self._closed.is_set():
             raise NotSent("the client is closed; no byte was sent")
-        request = self._request("GET", path, None, headers)
+        sending = None if body is None or isinstance(body, bytes) else Sending(body, self._connections.last_socket, silence_s)
+        request = self._request(method, path, sending or body, headers)
         self.stats.add(calls=1)
         try:
             response = self._session.send(
@@ -174,23 +154,14 @@ class Transport:
             if isinstance(error, requests.Timeout):
                 raise StreamBroken(f"no answer for {silence_s:.0f} s", silent=True) from error
             raise MaybeSent(f"{_innermost(error)} ({self._connections.last_address()})") from error
-        return StreamedReply(response, self.stats)
+        return BlockingReply(response, self.stats, asked=sending is None or sending.whole)
 
-    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None) -> requests.PreparedRequest:
+    def _request(self, method: str, path: str, body: Body | None, headers: dict[str, str] | None) -> requests.PreparedRequest:
         """Prepared by hand: `requests` would parse, encode and merge the same things anew for each call."""
         request: Any = requests.PreparedRequest()
         request.method = method
         request.url = self.endpoint.url + path
-        request.headers = CaseInsensitiveDict(self._headers)
-        if self.token.value:
-            request.headers["Authorization"] = f"Bearer {self.token.value}"
-        if headers:
-            request.headers.update(headers)
-        if body is not None:
-            request.headers["Content-Length"] = str(len(body))
-            request.headers[DIGEST_HEADER] = content_digest(body)
-        elif method == "POST":
-            request.headers["Content-Length"] = "0"
+        request.headers = CaseInsensitiveDict(head_of(method, body, headers, self.token.value))
         request.body = body
         request.hooks = {"response": []}
         return request  # type: ignore[no-any-return]
@@ -221,8 +192,7 @@ class Transport:
         connections.generation += 1
         self.stats.add(pool_rebuilds=1)
 
-    def pause(self, seconds: float) -> bool:
-        """Waits; False when the transport was closed meanwhile (or before)."""
+    async def pause(self, seconds: float) -> bool:
         return not (self._closed.wait(seconds) if seconds > 0 else self._closed.is_set())
 
     @property
@@ -254,21 +224,3 @@ def _innermost(error: BaseException) -> str:
         if nested is None:
             return f"{type(error).__name__}: {error}"
         error = nested
-
-
-def _shown(path: str) -> str:
-    """A path for a trace: without its query, which may hold a caller's own names."""
-    return path.partition("?")[0]
-
-
-_user_agent_text = ""
-
-
-def _user_agent() -> str:
-    global _user_agent_text
-    if not _user_agent_text:
-        try:
-            _user_agent_text = f"remote-env/{metadata.version('remote-env')}"
-        except metadata.PackageNotFoundError:
-            _user_agent_text = "remote-env"
-    return _user_agent_text

@@ -11,13 +11,10 @@ from remote_env.cli import failures, screen
 from remote_env.cli.interrupts import Interrupts
 from remote_env.errors import InvalidSpec, RemoteEnvError
 from remote_env.events import OutputPiece
-from remote_env.protocol import BODY_LIMIT
 
 if TYPE_CHECKING:
     from remote_env.execution import Execution
     from remote_env.sandbox import Sandbox
-
-_STDIN_LIMIT = BODY_LIMIT * 3 // 4 - (1 << 20)  # bytes: it travels as base64, beside the rest of the request
 
 
 def carry_out(
@@ -106,13 +103,10 @@ def text_or_base64(data: bytes) -> dict[str, str | None]:
 
 
 def read_stdin() -> bytes:
-    """All of our own stdin. Raises InvalidSpec when it is more than a request can hold."""
+    """All of our own stdin."""
     if sys.stdin.isatty():
         screen.note("reading standard input up to Ctrl-D")
-    data = sys.stdin.buffer.read(_STDIN_LIMIT + 1)
-    if len(data) > _STDIN_LIMIT:
-        raise InvalidSpec(f"Standard input is longer than {_STDIN_LIMIT >> 20} MiB, the most that one command can get. Nothing was run.")
-    return data
+    return sys.stdin.buffer.read()
 
 
 def _call_off(execution: Execution, left: threading.Event) -> None:

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from remote_env.carrier import TransportError
 from remote_env.cli.enginehttp import EngineUnreachable, ask_engine, engine_host
 from remote_env.cli.quantities import show_size, show_span
 from remote_env.client import Client
 from remote_env.config import Endpoint
+from remote_env.driving import drive
 from remote_env.errors import ProtocolMismatch, RemoteEnvError, Unauthorized, Unreachable
 from remote_env.exchange import PROTOCOL_HEADER
 from remote_env.paths import default_data_dir
 from remote_env.protocol import PROTOCOL_VERSION, Health
-from remote_env.transport import TransportError
 from remote_env.version import __version__
 
 Verdict = Literal["good", "warning", "bad", "skipped"]
@@ -112,7 +113,7 @@ class Examination:
     def _talk(self) -> tuple[str | None, Any]:
         """The protocol that the server speaks, and the headers of its answer."""
         try:
-            reply = self._client.exchange.transport.call("GET", "/health", read_s=10.0)
+            reply = drive(self._client.exchange.transport.request("GET", "/health", read_s=10.0))
         except TransportError:
             return None, {}
         return reply.headers.get(PROTOCOL_HEADER), reply.headers

@@ -9,6 +9,7 @@ from remote_env.cli import screen
 from remote_env.cli.codes import FAILED
 from remote_env.cli.invocation import Invocation
 from remote_env.creation import remove_sandbox
+from remote_env.driving import drive
 from remote_env.errors import InvalidSpec, RemoteEnvError
 from remote_env.protocol import ID_PATTERN
 
@@ -39,7 +40,7 @@ def remove_all(invocation: Invocation, client: Client, ids: list[str], *, purge:
 
     def remove(sandbox_id: str) -> tuple[str, str | None, RemoteEnvError | None]:
         try:
-            record = remove_sandbox(client.exchange, sandbox_id, purge=purge, budget_s=client.timings.reconnect_budget_s)
+            record = drive(remove_sandbox(client.exchange, sandbox_id, purge=purge, budget_s=client.timings.reconnect_budget_s))
         except RemoteEnvError as error:
             return sandbox_id, None, error
         return sandbox_id, "unknown" if record is None else record.state, None

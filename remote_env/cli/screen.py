@@ -44,8 +44,13 @@ def complain(text: str) -> None:
 
 
 def _line(text: str) -> None:
+    write_note(text + "\n")
+
+
+def write_note(text: str) -> None:
+    """Text for people, as it is."""
     try:
-        _write(text_bytes(text + "\n", sys.stderr), sys.stderr)
+        _write(text_bytes(text, sys.stderr), sys.stderr)
     except OSError:
         return  # there is nowhere left to tell it; the exit code still does
 

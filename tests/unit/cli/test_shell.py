@@ -13,7 +13,9 @@ from remote_env.version import __version__
 from tests.unit.cli.conftest import ROOT, Cli
 from tests.unit.client.fakeserver import FakeServer
 
-COMMANDS = ["serve", "run", "exec", "create", "ps", "rm", "logs", "kill", "gc", "doctor"]
+COMMANDS = [
+    "serve", "run", "exec", "shell", "cp", "create", "ps", "rm", "logs", "kill", "diff", "snapshot", "gc", "doctor",
+]  # fmt: skip
 
 
 def test_version_is_told_without_importing_the_parser() -> None:

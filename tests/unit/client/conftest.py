@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from remote_env import Client, Sandbox, Timings
+from tests.unit.client.faces import LoopClient
 from tests.unit.client.fakeserver import TOKEN, FakeServer
 
 FAST = replace(
@@ -29,6 +31,24 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("REMOTE_ENV_SERVER_DATA_DIR", f"{tmp_path}/no-server-here")
 
 
+FACES = {"threads": Client, "asyncio": LoopClient}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if getattr(metafunc.module, "BOTH_FACES", False):
+        faces = ["threads"] if hasattr(metafunc.function, "threads_only") else FACES
+        metafunc.parametrize("face", faces, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Client]:
+    """The `Client` of a test: of threads, or of asyncio behind the same names, where its module is about both."""
+    chosen: Any = FACES[getattr(request, "param", "threads")]
+    if hasattr(request.module, "Client"):
+        monkeypatch.setattr(request.module, "Client", chosen)
+    return chosen
+
+
 @pytest.fixture
 def fake() -> Iterator[FakeServer]:
     with FakeServer() as server:
@@ -36,8 +56,8 @@ def fake() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def client(fake: FakeServer) -> Iterator[Client]:
-    with Client(fake.url, TOKEN, timings=FAST) as made:
+def client(fake: FakeServer, face: type[Client]) -> Iterator[Client]:
+    with face(fake.url, TOKEN, timings=FAST) as made:
         yield made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -380,9 +381,13 @@ def runs_of(request: Request) -> list[str]:
 
 
 def describe(output: bytes) -> Output:
-    inline = output.decode() if len(output) <= INLINE_LIMIT else None
-    digest = hashlib.sha256(output).hexdigest()
-    return Output(text=inline, encoding="utf-8", total_bytes=len(output), kept_bytes=len(output), sha256=digest)
+    about: Json = {"total_bytes": len(output), "kept_bytes": len(output), "sha256": hashlib.sha256(output).hexdigest()}
+    if len(output) > INLINE_LIMIT:
+        return Output(encoding="utf-8", **about)
+    try:
+        return Output(text=output.decode(), encoding="utf-8", **about)
+    except UnicodeDecodeError:
+        return Output(base64=base64.b64encode(output).decode(), encoding="base64", **about)
 
 
 def pattern_bytes(size: int) -> bytes:
@@ -433,10 +438,20 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Tests look at `requests` instead."""
 
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline() or b"0", 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _serve(self) -> None:
         parts = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, parts.path, query, headers, body)
         fault = self.server.fake.take_fault(request)

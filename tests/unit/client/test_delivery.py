@@ -118,8 +118,9 @@ EVENTS: dict[str, Callable[[], Event]] = {
     **{code: (lambda code=code: refused(code, 1.0)) for code in PROBLEMS},  # type: ignore[misc]
 }
 
-BUSY = ("damaged", "too_many", "capacity", "disk_full", "stopping", "engine_unavailable")
-UNKNOWN = ("internal", "commit_failed")
+BUSY = ("damaged", "too_many", "capacity", "disk_full", "stopping", "engine_unavailable", "session_busy", "sandbox_full")
+UNKNOWN = ("internal", "commit_failed", "input_unknown", "file_agent_failed")
+MISSING = ("not_found", "image_not_found", "file_not_found")
 AGAIN = {Phase.POSTING: Post, Phase.ASKING: Get, Phase.FENCING: Abandon, Phase.WAITING: Get}
 
 Expected = type[Post | Get | Abandon | Finished] | type[RemoteEnvError]
@@ -155,9 +156,9 @@ def expected(phase: Phase, event: str) -> Expected:
         }.get(event, RemoteEnvError)
     if event == "unauthorized":
         return AGAIN[phase]
-    if phase is Phase.ASKING and event in ("not_found", "image_not_found"):
+    if phase is Phase.ASKING and event in MISSING:
         return Abandon
-    return EpochChanged if event in ("not_found", "image_not_found", "epoch_mismatch") else OutcomeUnknownError
+    return EpochChanged if event in (*MISSING, "epoch_mismatch") else OutcomeUnknownError
 
 
 @pytest.mark.parametrize("event", EVENTS)

@@ -20,6 +20,8 @@ from tests.unit.client.conftest import FAST
 from tests.unit.client.fakeserver import CUT_BEFORE, TOKEN, Fault, pattern_bytes, refusal
 from tests.unit.client.streamserver import Script, StreamServer, Wire, encoded
 
+BOTH_FACES = True
+
 START = r"/v1/sandboxes/[^/]+/executions$"
 EVENTS = "/events$"
 DONE = Outcome(kind="exited", ran=True, code=3)

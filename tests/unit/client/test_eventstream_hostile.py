@@ -19,8 +19,11 @@ from remote_env.events import Ended, Event, OutputPiece, Started
 from remote_env.protocol import Outcome
 from remote_env.sse import MESSAGE_LIMIT
 from tests.unit.client.conftest import FAST
+from tests.unit.client.faces import threads_only
 from tests.unit.client.fakeserver import TOKEN
 from tests.unit.client.streamserver import Script, StreamServer, Wire, encoded
+
+BOTH_FACES = True
 
 DONE = Outcome(kind="exited", ran=True, code=3)
 SOON = replace(FAST, stream_connect_waits_s=(0.001, 0.001, 0.001))
@@ -140,6 +143,7 @@ def in_a_child(act: Callable[[], object]) -> object:
     return json.loads(said)
 
 
+@threads_only
 def test_a_forked_child_leaves_its_parents_stream_alone(fake: StreamServer, hanging: Execution) -> None:
     fake.write(hanging.id, b"one\n")
     stream = hanging.stream()
@@ -151,6 +155,7 @@ def test_a_forked_child_leaves_its_parents_stream_alone(fake: StreamServer, hang
     assert len(fake.asked()) == 1, "the child has cut its parent's connection"
 
 
+@threads_only
 def test_a_forked_child_can_go_on_by_itself(fake: StreamServer, hanging: Execution) -> None:
     fake.write(hanging.id, b"one\n")
     stream = hanging.stream()

@@ -30,6 +30,8 @@ from remote_env.protocol import Outcome
 from tests.unit.client.conftest import FAST
 from tests.unit.client.fakeserver import CUT_AFTER, CUT_BEFORE, TOKEN, FakeServer, Fault, refusal
 
+BOTH_FACES = True
+
 CREATE = r"/v1/sandboxes$"
 START = r"/v1/sandboxes/[^/]+/executions$"
 ONE_SANDBOX = r"/v1/sandboxes/[^/]+$"

@@ -16,8 +16,11 @@ from remote_env.errors import OutcomeUnknownError
 from remote_env.events import OutputPiece
 from remote_env.protocol import Outcome
 from tests.unit.client.conftest import FAST
+from tests.unit.client.faces import threads_only
 from tests.unit.client.fakeserver import CUT_AFTER, CUT_BEFORE, TOKEN, Fault, pattern_bytes
 from tests.unit.client.streamserver import StreamServer, Wire
+
+BOTH_FACES = True
 
 START = r"/v1/sandboxes/[^/]+/executions$"
 DONE = Outcome(kind="exited", ran=True, code=0)
@@ -62,6 +65,7 @@ def test_all_output_is_told_of_before_the_result_comes(sandbox: Sandbox) -> None
     assert b"".join(heard) == pattern_bytes(3_000_000) == execution.output()
 
 
+@threads_only
 def test_a_listener_runs_in_a_thread_of_its_own(sandbox: Sandbox) -> None:
     threads: list[threading.Thread] = []
     sandbox.run("echo hi", on_output=lambda piece: threads.append(threading.current_thread()))
@@ -70,6 +74,7 @@ def test_a_listener_runs_in_a_thread_of_its_own(sandbox: Sandbox) -> None:
     thread.join()
 
 
+@threads_only
 def test_a_slow_listener_does_not_hold_up_the_result_and_hears_nothing_afterwards(
     fake: StreamServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,6 +29,8 @@ from remote_env.protocol import Outcome
 from tests.unit.client.conftest import FAST
 from tests.unit.client.fakeserver import CUT_AFTER, CUT_BEFORE, TOKEN, FakeServer, Fault, refusal
 
+BOTH_FACES = True
+
 START = r"/v1/sandboxes/[^/]+/executions$"
 SHOW = r"/v1/executions/[^/]+$"
 ABANDON = r"/abandon$"

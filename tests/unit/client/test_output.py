@@ -14,6 +14,8 @@ from remote_env.output import PIECE_BYTES
 from remote_env.protocol import INLINE_LIMIT, Outcome
 from tests.unit.client.fakeserver import CUT_BEFORE, FakeServer, Fault, pattern_bytes, refusal
 
+BOTH_FACES = True
+
 OUTPUT = r"/output$"
 START = r"/v1/sandboxes/[^/]+/executions$"
 BIG = 2 * PIECE_BYTES + 123

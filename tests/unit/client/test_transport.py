@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from remote_env.config import Endpoint
+from remote_env.driving import drive
 from remote_env.errors import InvalidSpec
 from remote_env.exchange import Exchange
 from remote_env.pool import KEEPALIVE_IDLE_S, USER_TIMEOUT_MS
@@ -101,7 +102,7 @@ def test_whatever_breaks_after_the_connection_stood_may_have_been_sent_and_is_no
 
     with BadServer(break_it) as server:
         with pytest.raises(MaybeSent):
-            Exchange(transport(server.url)).once(Health, "POST", "/x", b"{}")
+            drive(Exchange(transport(server.url)).once(Health, "POST", "/x", b"{}"))
         assert len(server.requests) == 1, "sent again"
 
 
