@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from remote_env import Client, InvalidSpec, Sandbox
+from remote_env import Client, FileError, InvalidSpec, Sandbox
 from server import initbuild
+from server.messages import LINK_VERSION, SPLIT_SINCE
 from tests.support.outside import docker, runs, until
 from tests.support.server import BUSYBOX, SMALL, Server
 
@@ -61,12 +62,13 @@ def running_command(client: Client) -> tuple[Sandbox, str]:
     return sandbox, execution.id
 
 
-def test_server_takes_over_sandboxes_of_the_version_before_and_gives_them_no_more_than_they_can(
-    make_server: Callable[..., Server], spawn_other: Callable[[Server, int, set[int]], None]
+@pytest.mark.parametrize("version", range(1, LINK_VERSION))
+def test_server_takes_over_sandboxes_of_the_versions_before_and_gives_them_no_more_than_they_can(
+    make_server: Callable[..., Server], spawn_other: Callable[[Server, int, set[int]], None], version: int
 ) -> None:
     server = make_server(environ={"PYTHONPATH": str(ROOT)})
-    spawn_other(server, 1, {1})
-    until(lambda: (server.data_dir / "token").exists(), "the server of version 1 has made its token")
+    spawn_other(server, version, {version})
+    until(lambda: (server.data_dir / "token").exists(), "the older server has made its token")
     with server.client() as client:
         sandbox, eid = running_command(client)
         ended_meanwhile = sandbox.start("while [ ! -e /now ]; do sleep 0.02; done; echo meanwhile; exit 9")
@@ -76,15 +78,23 @@ def test_server_takes_over_sandboxes_of_the_version_before_and_gives_them_no_mor
         server.start()
         assert (ended_meanwhile.wait().text, ended_meanwhile.returncode) == ("meanwhile\n", 9)
         for _ in range(2):
+            if version < SPLIT_SINCE:
+                with pytest.raises(InvalidSpec, match="make a new sandbox"):
+                    sandbox.run("echo split >> /ran", streams="split")
             with pytest.raises(InvalidSpec, match="make a new sandbox"):
-                sandbox.run("echo split >> /ran", streams="split")
+                sandbox.session()
+            with pytest.raises(FileError, match="make a new one"):
+                sandbox.read_bytes("/ran")
             server.restart()  # also while its link is not up yet
         sandbox.run("echo second >> /ran; touch /go")
         execution = client.execution(eid).wait()
         assert (execution.text, execution.returncode) == ("first\nend\n", 7)
         assert runs(sandbox) == {"first": 1, "second": 1}
-        new = client.create_sandbox(BUSYBOX, memory_bytes=SMALL).run("echo out; echo err >&2", streams="split")
-        assert (new.output(), new.stderr()) == (b"out\n", b"err\n")
+        new = client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
+        split = new.run("echo out; echo err >&2", streams="split")
+        assert (split.output(), split.stderr()) == (b"out\n", b"err\n")
+        with new.session() as session:
+            assert session.run("echo in session").text == "in session\n"
 
 
 def test_init_of_a_version_that_is_not_spoken_is_refused_in_words_and_left_untouched(
@@ -94,8 +104,9 @@ def test_init_of_a_version_that_is_not_spoken_is_refused_in_words_and_left_untou
     with server.client() as client:
         sandbox, eid = running_command(client)
         server.stop()
-        spawn_other(server, 3, {3})
-        until(lambda: "its init speaks link version 2; this server speaks [3]" in server.log.read_text(), "the log says why")
+        spawn_other(server, LINK_VERSION + 1, {LINK_VERSION + 1})
+        why = f"its init speaks link version {LINK_VERSION}; this server speaks [{LINK_VERSION + 1}]"
+        until(lambda: why in server.log.read_text(), "the log says why")
         assert client.execution(eid).record.state != "ended"
         assert docker("inspect", "-f", "{{.State.Running}}", str(sandbox.container_id)) == "true\n"
         server.stop()
