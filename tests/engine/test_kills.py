@@ -164,6 +164,7 @@ def test_background_process_lives_on_and_delays_nothing(sandbox: Sandbox, hold: 
 
 def test_background_process_ends_with_the_sandbox(sandbox: Sandbox) -> None:
     sandbox.run("setsid sleep 300 >/dev/null 2>&1 &")
+    until(lambda: "sleep 300" in processes(sandbox), "it has begun")
     pid = host_pid(sandbox, "sleep 300")
     assert not gone(pid)
     sandbox.remove()

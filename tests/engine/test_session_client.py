@@ -18,6 +18,7 @@ from remote_env import (
     SessionNotOpened,
 )
 from tests.engine.conftest import MakeSandbox
+from tests.support.outside import until
 from tests.support.server import BUSYBOX, SANDBOX, SMALL, Server
 
 OpenSession = Callable[..., Session]
@@ -245,6 +246,7 @@ def test_closing_ends_all_that_the_session_started(debian: Sandbox) -> None:
 def test_shell_killed_from_outside_is_told_to_the_next_command(debian: Sandbox) -> None:
     session = debian.session()
     debian.run(f"kill -9 {said(session.run('echo $$'))}", check=True)
+    until(lambda: not session.refresh().alive, "the server knows of it")
     with pytest.raises(SessionEnded, match="signal 9"):
         session.run("echo late")
     assert session.outcome is not None and session.outcome.signal == 9
