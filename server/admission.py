@@ -34,17 +34,19 @@ class Admission:
     def sandbox(self, spec: SandboxSpec) -> None:
         """invalid, forbidden, stopping, capacity, disk_full."""
         memory_bytes = self._sandboxes.limits(spec).memory_bytes
-        if memory_bytes > self._settings.max_sandbox_memory_bytes:
-            raise ProblemError("invalid", f"memory_bytes: at most {self._settings.max_sandbox_memory_bytes} on this server", id=spec.id)
+        most = min(self._settings.max_sandbox_memory_bytes, self._settings.capacity_memory_bytes)  # for more, one would wait for ever
+        if memory_bytes > most:
+            raise ProblemError("invalid", f"memory_bytes: at most {most} on this server, not {memory_bytes}", id=spec.id)
         for bind in spec.binds:
             source = Path(os.path.realpath(bind.source))
             if not any(source.is_relative_to(allowed) for allowed in self._settings.bind_allow):
                 raise ProblemError("forbidden", f"binds: {bind.source} is not below a path that --bind-allow names", id=spec.id)
         self._work()
-        taken = sum(sandbox.memory_bytes for sandbox in self._sandboxes.live.values())
-        if taken + memory_bytes > self._settings.capacity_memory_bytes:
-            detail = f"{len(self._sandboxes.live)} sandboxes may use {taken} of {self._settings.capacity_memory_bytes} bytes of memory"
+        taken, capacity = self._sandboxes.roster.memory_bytes, self._settings.capacity_memory_bytes
+        if taken + memory_bytes > capacity:
+            detail = f"{len(self._sandboxes.live)} sandboxes may use {taken} of {capacity} bytes of memory"
             raise ProblemError("capacity", detail, _BUSY_RETRY_S, spec.id)
+        self._sandboxes.warm.give_way(taken + memory_bytes + self._sandboxes.warm.memory_bytes - capacity, spec)
 
     def execution(self, spec: ExecutionSpec) -> None:
         """invalid, stopping, capacity, disk_full."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from remote_env.protocol import INLINE_LIMIT, Execution, Outcome, Output, Sandbox
+from remote_env.protocol import INLINE_LIMIT, Execution, Output, Sandbox
 from server.journal import ExecutionRow, SandboxRow
 from server.live import LiveExecution, LiveSandbox
 from server.machines.execution import State
@@ -25,7 +25,8 @@ def kept_of(final: Mapping[str, Any], stream: Stream) -> Kept:
     return Kept(facts["total"], facts["head"], facts["tail"], facts["truncated"])
 
 
-def _output(spool: Spool, execution_id: str, final: Mapping[str, Any], stream: Stream, inline: bool) -> Output:
+def _output(spool: Spool, execution_id: str, final: Mapping[str, Any], stream: Stream, inline: bool) -> dict[str, Any]:
+    """The fields of an `Output`."""
     kept, facts = kept_of(final, stream), final[FACTS[stream]]
     fields: dict[str, Any] = {
         "total_bytes": kept.total, "kept_bytes": kept.size, "sha256": facts["sha256"], "truncated": kept.truncated,
@@ -38,7 +39,7 @@ def _output(spool: Spool, execution_id: str, final: Mapping[str, Any], stream: S
             fields |= _shown(read(spool.path(execution_id, stream), kept, 0, kept.size))
         except FileNotFoundError:
             fields["purged"] = True
-    return Output(**fields)
+    return fields
 
 
 def _shown(content: bytes) -> dict[str, str]:
@@ -82,17 +83,18 @@ def _ended(
     spool: Spool, spec: Mapping[str, Any] | None, final: Mapping[str, Any], execution_id: str, sandbox_id: str, epoch: str,
     run_id: str, accepted_at: float, ended_at: float | None, cancelling: bool, inline: bool,
 ) -> Execution:  # fmt: skip
-    outcome = Outcome(**final["outcome"])
+    outcome = final["outcome"]
     outputs = [_output(spool, execution_id, final, stream, inline) for stream in streams_of(final)]
-    return Execution(
-        id=execution_id, sandbox_id=sandbox_id, epoch=epoch, run_id=run_id,
-        state="abandoned" if outcome.kind == "not_run" else "ended", cancelling=cancelling, outcome=outcome,
-        **_kind(spec), session_over=final.get("session_over", False),
-        streams="split" if len(outputs) == 2 else "merged", output=outputs[0], stderr=outputs[1] if len(outputs) == 2 else None,
-        accepted_at=_time(accepted_at),
-        started_at=_time(final.get("started_at")), ended_at=_time(ended_at), waited_for_server_s=final.get("waited_s", 0.0),
-        cpu_s=final.get("cpu_s"), max_rss_bytes=final.get("max_rss_bytes"), oom_kills=final.get("oom_kills", 0),
-    )  # fmt: skip
+    fields = {
+        "id": execution_id, "sandbox_id": sandbox_id, "epoch": epoch, "run_id": run_id,
+        "state": "abandoned" if outcome["kind"] == "not_run" else "ended", "cancelling": cancelling, "outcome": outcome,
+        **_kind(spec), "session_over": final.get("session_over", False),
+        "streams": "split" if len(outputs) == 2 else "merged", "output": outputs[0], "stderr": outputs[1] if len(outputs) == 2 else None,
+        "accepted_at": _time(accepted_at),
+        "started_at": _time(final.get("started_at")), "ended_at": _time(ended_at), "waited_for_server_s": final.get("waited_s", 0.0),
+        "cpu_s": final.get("cpu_s"), "max_rss_bytes": final.get("max_rss_bytes"), "oom_kills": final.get("oom_kills", 0),
+    }  # fmt: skip
+    return Execution.model_validate(fields)  # models within models in one go: half the time of one after the other
 
 
 def _kind(spec: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from starlette.responses import Response
 from remote_env.problems import NO_SUCH_ROUTE
 from remote_env.protocol import PROTOCOL_VERSION, Problem
 from server.api import docs
+from server.api.direct import Direct
 from server.api.events import event_routes
 from server.api.execute import execute_routes
-from server.api.executions import START_PATH, execution_routes, start_route
+from server.api.executions import execution_routes, start_route
 from server.api.files import file_routes
 from server.api.output import output_routes
 from server.api.reattach import Reattaches
@@ -42,18 +43,15 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
         title="remote-env", version=f"{PROTOCOL_VERSION}", summary="Runs a command at most once, and never loses its result.",
         docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
-    app.add_middleware(Gate, auth=auth, lifetime=life, instance_id=services.instance_id)
-    # First those that every command takes: routes are tried in order. A command's start is described as the others are, and
-    # answered without FastAPI's machinery, which costs it as much as a commit.
+    # First those that every command takes: routes are tried in order.
     reattaches = Reattaches(metrics)
     start = start_route(services, reattaches)
-    app.add_route(START_PATH, start, methods=["POST"], include_in_schema=False)
     app.include_router(execution_routes(services, reattaches, start))
     app.include_router(output_routes(services))
     app.include_router(event_routes(services, metrics))
     app.include_router(terminal_routes(services, services.terminals, metrics))
     app.include_router(sandbox_routes(services))
-    app.include_router(file_routes(services))
+    app.include_router(file_routes(services, life))
     app.include_router(snapshot_routes(services))
     app.include_router(execute_routes(services, settings, life))
     app.include_router(status_routes(services, metrics, life))
@@ -79,6 +77,8 @@ def create_app(services: Services, settings: Settings, auth: Auth, metrics: Metr
         detail = f"{request.method} {request.url.path} {NO_SUCH_ROUTE}"
         return problem_response(Problem.of(code, detail, id=named_id(request.scope)), error.headers)
 
+    app.add_middleware(Direct, start=start, on_problem=on_problem, on_commit_failed=on_commit_failed)
+    app.add_middleware(Gate, auth=auth, lifetime=life, instance_id=services.instance_id)  # whoever is added last is passed first
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(CommitFailed, on_commit_failed)
     app.add_exception_handler(HTTPException, on_http_exception)

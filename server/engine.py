@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ from docker.utils import kwargs_from_env, parse_repository_tag
 
 from remote_env.protocol import SandboxSpec
 from server.committing import commit
+from server.engineerror import EngineError as EngineError
+from server.owncontainer import Mounts, own_container, source_of
 
 log = logging.getLogger("server.engine")
 
@@ -44,21 +45,13 @@ _PULLS, _COMMITS = 8, 4  # at once; they take minutes, so they must not take the
 _CALL_S = 60  # seconds for one answer of the engine
 _COMMIT_S = 1800  # seconds for an image to be made of a container, which may have written gigabytes
 _CONNECT_S = 2  # seconds for an engine to answer on a new connection
+_NAMINGS = ("tag", "pull", "load", "import")  # events after which an image's name may mean another image
 _FOR_EVER_S = 10**8  # seconds without an event are no failure
 
 _BROKEN = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, StreamParseError, OSError)
 """What a call to an engine that goes away ends with. The SDK reads streams past requests, so urllib3's errors come too."""
 
 T = TypeVar("T")
-
-
-class EngineError(Exception):
-    """The engine refused, or does not answer. `code` is one of the wire's problem codes."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -102,6 +95,8 @@ class Engine:
         self._pull_slots = asyncio.Semaphore(_PULLS)
         self._commit_slots = asyncio.Semaphore(_COMMITS)
         self._api: docker.APIClient | None = None
+        self._own_mounts: Mounts | None = None
+        self._looked_at_own = False
 
     async def _call(self, function: Callable[[docker.APIClient], T]) -> T:
         async with self._slots:
@@ -184,31 +179,30 @@ class Engine:
     async def host_path(self, path: Path) -> Path:
         """Where `path` lies for the engine: itself, or, when this server runs in a container, below the source of the
         mount it is in."""
-        container = _own_container()
+        if not self._looked_at_own:  # its mounts stay the same for the life of a container
+            self._own_mounts = await self._find_own_mounts()
+            self._looked_at_own = True
+        return path if self._own_mounts is None else source_of(path, self._own_mounts)
+
+    async def _find_own_mounts(self) -> Mounts | None:
+        """Of the container that this server runs in; None on a host."""
+        container = own_container()
         if container is None:
-            return path
+            return None
         try:
             inspected = await self._call(lambda api: api.inspect_container(container))
         except NotFound:
-            return path  # a container of another engine: paths are the host's own as far as we can know
-        best: tuple[int, Path] | None = None
-        for mount in inspected["Mounts"]:
-            target = Path(mount["Destination"])
-            if path.is_relative_to(target) and (best is None or len(target.parts) > best[0]):
-                best = (len(target.parts), Path(mount["Source"]) / path.relative_to(target))
-        if best is None:
-            raise EngineError(
-                "engine_unavailable",
-                f"{path} lies inside this server's own container, where the engine cannot mount it from; "
-                "put the data directory into a volume",
-            )
-        return best[1]
+            return None  # a container of another engine: paths are the host's own as far as we can know
+        return [(Path(mount["Destination"]), Path(mount["Source"])) for mount in inspected["Mounts"]]
 
     # ------------------------------------------------------------------------------------------------ images
 
     async def image(self, name: str) -> Image:
         """Raises EngineError image_not_found."""
-        inspected: dict[str, Any] = await self._call(lambda api: api.inspect_image(name))
+        try:
+            inspected: dict[str, Any] = await self._call(lambda api: api.inspect_image(name))
+        except NotFound as error:  # said in other words than the SDK knows
+            raise EngineError("image_not_found", _explain(error)) from error
         config = inspected.get("Config") or {}
         return Image(inspected["Id"], tuple(config.get("Env") or ()), config.get("User") or "", config.get("WorkingDir") or "/")
 
@@ -353,40 +347,41 @@ class Engine:
         """A container that was made for this sandbox, whether or not the journal knows its id."""
         return await self.inspect(_name(sandbox_id))
 
+    async def rename(self, container_id: str, sandbox_id: str) -> None:
+        """Name it after another sandbox than it was made for. Its labels cannot be changed. Raises EngineError."""
+        try:
+            await self._call(lambda api: api.rename(container_id, _name(sandbox_id)))
+        except NotFound as error:
+            raise EngineError("gone", _explain(error)) from error
+
     async def ours(self) -> dict[str, str]:
-        """Every container of this instance: container id → sandbox id. Raises EngineError."""
+        """Every container of this instance: container id → id of the sandbox that it was made for. Raises EngineError."""
         label = f"{INSTANCE_LABEL}={self._instance_id}"
         found = await self._call(lambda api: api.containers(all=True, filters={"label": label}))
         return {item["Id"]: item["Labels"].get(SANDBOX_LABEL, "") for item in found}
 
     # ------------------------------------------------------------------------------------------------ events
 
-    def deaths(self, on_up: Callable[[], None]) -> Iterator[str]:
-        """Block and yield the sandbox id of each container of ours that dies, until the engine goes away (then it ends,
-        or raises EngineError). Runs in a thread of the caller's; has a connection of its own. `on_up` is called once
-        the engine answers."""
+    def news(self, on_up: Callable[[], None]) -> Iterator[str | None]:
+        """Block and yield the id of each container of ours that dies, and None where an image's name may mean another image than
+        before, until the engine goes away (then it ends, or raises EngineError). Runs in a thread of the caller's; has a
+        connection of its own. `on_up` is called once the engine answers."""
         try:
             api = self._new_client(_FOR_EVER_S)
-            label = f"{INSTANCE_LABEL}={self._instance_id}"
-            events = api.events(decode=True, filters={"type": "container", "event": "die", "label": label})
+            # Not by our label: images have none of ours.
+            events = api.events(decode=True, filters={"type": ["container", "image"], "event": ["die", *_NAMINGS]})
             on_up()
             for event in events:
-                yield event["Actor"]["Attributes"].get(SANDBOX_LABEL, "")
+                if event["Type"] == "image":
+                    yield None
+                elif event["Actor"]["Attributes"].get(INSTANCE_LABEL) == self._instance_id:
+                    yield event["Actor"]["ID"]
         except _BROKEN as error:
             raise EngineError("engine_unavailable", str(error)) from error
 
 
 def _name(sandbox_id: str) -> str:
     return f"remote-env-{sandbox_id}"
-
-
-def _own_container() -> str | None:
-    """The id of the container this process is in, None on a host. The id is read from the mounts that an engine puts
-    into every container (/etc/hostname and the like come from a directory of that name)."""
-    if not Path("/.dockerenv").exists():
-        return None
-    found = re.search(r"/containers/([0-9a-f]{64})/", Path("/proc/self/mountinfo").read_text())
-    return found.group(1) if found else os.uname().nodename
 
 
 def _explain(error: APIError) -> str:

@@ -48,8 +48,15 @@ KNOWN = frozenset(
         "after_container_remove",
         "after_removed_commit",
         "before_socket_rename",
+        "before_warm_commit",
+        "after_warm_commit",
+        "before_acquire",
+        "before_acquire_commit",
+        "after_acquire_commit",
     }
 )
+OF_WARM = frozenset(name for name in KNOWN if "warm" in name or "acquire" in name)
+"""Those that only a server with warm sandboxes passes."""
 
 
 class FailpointError(ValueError):

@@ -13,6 +13,7 @@ import stat
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.descriptors import close_all, receive
 from server.filemessages import Entry, Flag, Operation, Reply, ReplyFlag, parse, request
@@ -26,7 +27,7 @@ _PACKETS_AT_ONCE = 32
 _DESCRIPTOR = (Operation.OPEN, Operation.CREATE)
 _HANDLE = (Operation.DIRECTORY, Operation.CREATE)
 _ENTRIES = {Operation.NEXT: 65536, Operation.EMPTY: 65536, Operation.CREATE: 0, Operation.REMOVE: 0, Operation.CLOSE: 0,
-            Operation.SYMLINK: 0, Operation.LINK: 0, Operation.SET: 0}  # fmt: skip
+            Operation.SYMLINK: 0, Operation.LINK: 0, Operation.SET: 0, Operation.REMOVE_TREE: 0}  # fmt: skip
 
 
 class AgentError(Exception):
@@ -59,10 +60,10 @@ class Answer:
         return self.entries[0]
 
 
-@dataclass(frozen=True)
-class _Pending:
+class _Pending(NamedTuple):
     operation: Operation
     future: asyncio.Future[Answer]
+    timer: asyncio.TimerHandle | None
 
 
 class FileAgent:
@@ -81,6 +82,7 @@ class FileAgent:
         self._pending: dict[int, _Pending] = {}
         self._outbox: deque[bytes] = deque()
         self._number = 0
+        self._writes: asyncio.Future[bool] | None = None
         self.open = True
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -88,36 +90,57 @@ class FileAgent:
         self, operation: Operation, path: bytes = b"", *, flags: int = 0, handle: int = 0, mode: int = 0, mtime_ns: int | None = None,
         other: bytes = b"",
     ) -> Answer:  # fmt: skip
-        """Have something done.
+        """Have something done, and wait for it; see `begin`. Raises AgentError, AgentLost."""
+        future = self.begin(operation, path, flags=flags, handle=handle, mode=mode, mtime_ns=mtime_ns, other=other)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._let_go(future)
+            raise
+
+    def begin(
+        self, operation: Operation, path: bytes = b"", *, flags: int = 0, handle: int = 0, mode: int = 0, mtime_ns: int | None = None,
+        other: bytes = b"", content: bytes = b"",
+    ) -> asyncio.Future[Answer]:  # fmt: skip
+        """Have something done, behind what was begun before. What brings a descriptor or a handle is to be asked for, not begun.
 
         Args:
             path: absolute, or with Flag.BENEATH relative to the handle's directory.
             flags: of `filemessages.Flag`.
             mtime_ns: to be set; since 1970.
 
-        Raises AgentError, AgentLost.
+        Returns: what becomes of it: its Answer, AgentError or AgentLost.
         """
+        future: asyncio.Future[Answer] = self._loop.create_future()
         if not self.open:
-            raise AgentLost("the file agent is gone")
+            future.set_exception(AgentLost("the file agent is gone"))
+            return future
         self._number = self._number % 0xFFFFFFFF + 1
         number = self._number
         if mtime_ns is not None:
             flags |= Flag.MTIME
         try:
-            packet = request(number, operation, flags, handle, mode, mtime_ns or 0, path, other)
+            packet = request(number, operation, flags, handle, mode, mtime_ns or 0, path, other, content)
         except ValueError:
-            raise AgentError(errno.ENAMETOOLONG if b"\0" not in path + other else errno.EINVAL) from None
-        pending = _Pending(operation, self._loop.create_future())
-        self._pending[number] = pending
-        self._send(packet)
+            future.set_exception(AgentError(errno.ENAMETOOLONG if b"\0" not in path + other else errno.EINVAL))
+            return future
         timer = self._loop.call_later(ANSWER_S, self.close, "the file agent does not answer; is the sandbox paused?")
+        self._pending[number] = _Pending(operation, future, timer)
+        self._send(packet)
+        return future
+
+    async def writes(self) -> bool:
+        """Whether it knows WRITE, and what came with it. Those of sandboxes that an older server has made do not."""
+        if self._writes is None:
+            self._writes = self._loop.create_task(self._find_out())
+        return await asyncio.shield(self._writes)
+
+    async def _find_out(self) -> bool:
         try:
-            return await pending.future
-        except asyncio.CancelledError:
-            self._let_go(pending.future)
-            raise
-        finally:
-            timer.cancel()
+            await self.ask(Operation.WRITE)  # without a path it does nothing
+        except AgentError as error:
+            return error.number != errno.ENOSYS
+        raise AgentLost("the file agent broke the format")
 
     def _let_go(self, future: asyncio.Future[Answer]) -> None:
         """Of what was answered in the same moment as whoever asked was cancelled."""
@@ -132,7 +155,7 @@ class FileAgent:
         """Close a handle, and remove the unfinished file that it may stand for; without waiting."""
         if self.open:
             self._number = self._number % 0xFFFFFFFF + 1
-            self._pending[self._number] = _Pending(Operation.CLOSE, self._forgotten())
+            self._pending[self._number] = _Pending(Operation.CLOSE, self._forgotten(), None)
             self._send(request(self._number, Operation.CLOSE, handle=handle))
 
     def _forgotten(self) -> asyncio.Future[Answer]:
@@ -193,11 +216,11 @@ class FileAgent:
         pending = self._pending.get(reply.number)  # stays until the reply is found to be one
         if pending is None:
             raise BadMessage("a reply to nothing")
-        operation, future = pending.operation, pending.future
+        operation, future, timer = pending
         if reply.error:
             if fds:
                 raise BadMessage("an error came with a descriptor")
-            del self._pending[reply.number]
+            self._answered(reply.number, timer)
             if not future.done():
                 future.set_exception(AgentError(reply.error))
             return
@@ -207,8 +230,11 @@ class FileAgent:
             raise BadMessage(f"a reply to {operation.name} with {len(reply.entries)} entries")
         if fds:
             _check_passed(fds[0], operation)
-        del self._pending[reply.number]
-        if operation is Operation.CREATE and not os.fstat(fds[0]).st_nlink:  # somebody removed it already, as `rm -r` beside us does
+        self._answered(reply.number, timer)
+        unnamed = reply.flags & ReplyFlag.UNNAMED
+        if (
+            operation is Operation.CREATE and not unnamed and not os.fstat(fds[0]).st_nlink
+        ):  # somebody removed it already, as `rm -r` beside us does
             self.release(reply.handle)
             if not future.done():
                 future.set_exception(AgentError(errno.ENOENT))
@@ -218,6 +244,11 @@ class FileAgent:
                 self.release(reply.handle)
             return
         future.set_result(Answer(reply.handle, reply.flags, reply.entries, fds.pop() if fds else -1))
+
+    def _answered(self, number: int, timer: asyncio.TimerHandle | None) -> None:
+        del self._pending[number]
+        if timer is not None:
+            timer.cancel()
 
     @staticmethod
     def _entries_fit(operation: Operation, entries: tuple[Entry, ...]) -> bool:
@@ -235,6 +266,8 @@ class FileAgent:
         self._sock.close()
         pending, self._pending = self._pending, {}
         for each in pending.values():
+            if each.timer is not None:
+                each.timer.cancel()
             if not each.future.done():
                 each.future.set_exception(AgentLost(why))
         self._on_end()

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from server.fileagent import AgentLost, FileAgent
+from server.initage import made_before
 from server.live import LiveSandbox
 from server.problems import ProblemError
 
@@ -64,11 +65,10 @@ class FileAgents:
 
     @asynccontextmanager
     async def use(self, sandbox: LiveSandbox, user: str) -> AsyncIterator[FileAgent]:
-        """The agent for this sandbox and user. Raises ProblemError: `wrong_state`, `sandbox_full`, `capacity`, `file_agent_failed`,
+        """The agent for this sandbox and user. Raises ProblemError: `sandbox_full`, `capacity`, `file_agent_failed`,
         `invalid` for a user that there is not."""
         if sandbox.link_version < FILES_SINCE:
-            detail = f"sandbox {sandbox.id} was made by an older server and knows nothing of files; make a new one"
-            raise ProblemError("wrong_state", detail, id=sandbox.id)
+            raise made_before("files", sandbox.id)
         key = _Key(sandbox.id, user)
         kept = self._take(key)
         try:
@@ -142,6 +142,6 @@ def _not_started(error: OSError, sandbox: LiveSandbox, user: str) -> ProblemErro
         detail = f"sandbox {sandbox.id} has no room for a process to open files with: {os.strerror(error.errno)}"
         return ProblemError("sandbox_full", detail, retry_after_s=1.0, id=sandbox.id)
     if error.errno == errno.ENOENT:
-        return ProblemError("invalid", f"user: sandbox {sandbox.id} has no user {user!r}", id=sandbox.id)
+        return ProblemError("invalid", f"user: {user!r} is no user of sandbox {sandbox.id}", id=sandbox.id)
     detail = f"sandbox {sandbox.id} cannot open files as {user or 'root'}: {error.strerror}"
     return ProblemError("file_agent_failed", detail, id=sandbox.id)

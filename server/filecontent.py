@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
+from remote_env.filemodels import DIGEST_BYTES
 from remote_env.hashed import Piece, Unframer
+from server.bodies import PIECE, Body
 
-PIECE = 1 << 20  # bytes; large enough that handing over to a thread costs nothing beside it
-_THREADS = 8
+_THREADS = 16
+_WORTH_TWO_THREADS = 256 << 10  # bytes
 
 _pool = ThreadPoolExecutor(_THREADS, "files")
 Result = TypeVar("Result")
@@ -71,22 +74,28 @@ async def read_pieces(fd: int, start: int, end: int, digest: hashlib._Hash | Non
         return data
 
     at = start
-    ahead = _begin(piece, start) if start < end else None
+    ahead = _begin(lambda: piece(start)) if start < end else None
     try:
         while ahead is not None:
-            data = await ahead
+            data = await asyncio.shield(ahead)
             at += len(data)
             if not data:
                 raise FileCut(f"it ends after {at} bytes, not {end}")
-            ahead = _begin(piece, at) if at < end else None
+            ahead = _begin(partial(piece, at)) if at < end else None
             yield data
     finally:
         if ahead is not None:
             await ended(ahead)
 
 
-def _begin(piece: Callable[[int], bytes], at: int) -> asyncio.Future[bytes]:
-    return asyncio.ensure_future(off_loop(lambda: piece(at)))
+def _begin(function: Callable[[], Result]) -> asyncio.Future[Result]:
+    """In a thread; it cannot be cancelled once it runs: see `ended`."""
+    return asyncio.get_running_loop().run_in_executor(_pool, function)
+
+
+def unframing(body: Body) -> Unframer:
+    """For a body that is framed; how long its content is was said with the length of the body."""
+    return Unframer(None if body.size is None else max(0, body.size - DIGEST_BYTES))
 
 
 class Plain:
@@ -94,59 +103,57 @@ class Plain:
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
-        self.size = 0
 
-    def feed(self, data: bytes) -> list[Piece]:
-        self._digest.update(data)
-        self.size += len(data)
-        return [data] if data else []
+    def feed(self, data: Piece) -> list[Piece]:
+        return [data] if len(data) else []
+
+    def hash(self, content: Iterable[Piece]) -> None:
+        for piece in content:
+            self._digest.update(piece)
 
     def finish(self) -> str:
         return self._digest.hexdigest()
 
 
+def write_all(fd: int, content: Iterable[Piece]) -> None:
+    """In a thread that may wait. Raises OSError."""
+    for piece in content:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
 class Writer:
-    """Writes a body into a descriptor as it comes, while more comes."""
+    """Writes a body into a descriptor as it comes: it is written in one thread and hashed in another, while more comes."""
 
     def __init__(self, fd: int, content: Plain | Unframer) -> None:
         self._fd = fd
         self._content = content
-        self._waiting: list[bytes] = []
-        self._size = 0
-        self._job: asyncio.Future[None] | None = None
+        self._jobs: tuple[asyncio.Future[None], ...] = ()
 
-    async def feed(self, data: bytes) -> None:
-        """Raises OSError: of this piece or of an earlier one."""
-        self._waiting.append(data)
-        self._size += len(data)
-        if self._size >= PIECE:
-            await self._flush()
-
-    async def _flush(self) -> None:
+    async def feed(self, batch: Sequence[Piece]) -> None:
+        """The batch has to stay what it is until the next `feed`, or `settle`. Raises OSError: of this batch or of an earlier one."""
         await self.settle()
-        waiting, self._waiting, self._size = self._waiting, [], 0
-        self._job = asyncio.ensure_future(off_loop(lambda: self._write(waiting)))
+        content = [piece for data in batch for piece in self._content.feed(data)]
+        if sum(map(len, content)) >= _WORTH_TWO_THREADS:
+            self._jobs = (_begin(lambda: self._content.hash(content)), _begin(lambda: write_all(self._fd, content)))
+        elif content:
+            self._jobs = (_begin(lambda: self._hash_and_write(content)),)
 
-    def _write(self, pieces: list[bytes]) -> None:
-        for data in pieces:
-            for piece in self._content.feed(data):
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(self._fd, view) :]
+    def _hash_and_write(self, content: Sequence[Piece]) -> None:
+        self._content.hash(content)
+        write_all(self._fd, content)
 
     async def settle(self) -> None:
         """Wait for what is being written. Raises OSError."""
-        job, self._job = self._job, None
-        if job is not None:
-            try:
+        jobs, self._jobs = self._jobs, ()
+        try:
+            for job in jobs:
                 await asyncio.shield(job)
-            except asyncio.CancelledError:
-                await ended(job)
-                raise
+        finally:
+            await ended(*jobs)
 
     async def finish(self) -> str:
-        """Write the rest. Returns the content's SHA-256 in hex. Raises OSError, `remote_env.hashed.Damage`."""
-        if self._waiting:
-            await self._flush()
+        """Returns the content's SHA-256 in hex. Raises OSError, `remote_env.hashed.Damage`."""
         await self.settle()
         return self._content.finish()

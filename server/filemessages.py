@@ -14,6 +14,7 @@ NOT_REGULAR = 1001  # an agent's error beside the kernel's: a device, FIFO or so
 NAME_LIMIT = 255  # bytes
 TARGET_LIMIT = 4095  # bytes of a symlink's text, or of LINK's source
 PATH_LIMIT = PACKET_LIMIT - 64 - TARGET_LIMIT  # bytes; the kernel has its own for one that it resolves
+CONTENT_LIMIT = PACKET_LIMIT - 64 - TARGET_LIMIT - TARGET_LIMIT  # bytes of a file that is written by one request
 
 _REQUEST = struct.Struct("<IBBHIIqI")
 _REPLY = struct.Struct("<IiIII")
@@ -36,6 +37,8 @@ class Operation(IntEnum):
     LINK = 11  # `other`: what to link to, beneath the same handle
     SET = 12  # mode and mtime of a directory
     CLOSE = 13
+    WRITE = 14  # a small file, whole, in one request: `content`; agents of older inits do not know it
+    REMOVE_TREE = 15  # a directory and what is in it; with MORE: a part of it; nor this
 
 
 class Flag(IntFlag):
@@ -51,6 +54,10 @@ class ReplyFlag(IntFlag):
     MORE = 1
     MADE_UP = 2  # what the kernel makes up when it is read: the descriptor is a copy of it; the directory is such a one
     REPLACED = 4  # something was there before
+    UNNAMED = 8  # the temporary file has no name
+
+
+_REPLY_FLAGS = ReplyFlag.MORE | ReplyFlag.MADE_UP | ReplyFlag.REPLACED | ReplyFlag.UNNAMED
 
 
 class EntryFlag(IntFlag):
@@ -92,14 +99,16 @@ class Reply:
 
 def request(
     number: int, operation: Operation, flags: int = 0, handle: int = 0, mode: int = 0, mtime_ns: int = 0, path: bytes = b"",
-    other: bytes = b"",
+    other: bytes = b"", content: bytes = b"",
 ) -> bytes:  # fmt: skip
     """A request as a packet. Raises ValueError for what no agent would take: NULs, and lengths beyond the limits above."""
-    if b"\0" in path or b"\0" in other or len(path) > PATH_LIMIT or len(other) > TARGET_LIMIT:
+    if b"\0" in path or b"\0" in other or len(path) > PATH_LIMIT or len(other) > TARGET_LIMIT or len(content) > CONTENT_LIMIT:
+        raise ValueError("no such path")
+    if content and len(path) > TARGET_LIMIT:
         raise ValueError("no such path")
     seconds, nanoseconds = divmod(mtime_ns, 1_000_000_000)
     head = _REQUEST.pack(number, operation, flags, 0, handle, mode, seconds, nanoseconds)
-    return b"".join((head, _LENGTH.pack(len(path)), path, _LENGTH.pack(len(other)), other))
+    return b"".join((head, _LENGTH.pack(len(path)), path, _LENGTH.pack(len(other)), other, content))
 
 
 class _Reader:
@@ -144,7 +153,7 @@ def parse(data: bytes) -> Reply:
     if len(data) < _REPLY.size:
         raise BadMessage("a reply is cut")
     number, error, handle, flags, count = _REPLY.unpack_from(data)
-    if error < 0 or flags & ~(ReplyFlag.MORE | ReplyFlag.MADE_UP | ReplyFlag.REPLACED):
+    if error < 0 or flags & ~_REPLY_FLAGS:
         raise BadMessage("a reply is out of bounds")
     if count * (_ENTRY.size + 2 * _LENGTH.size) > len(data) or (error and (count or handle or flags)):
         raise BadMessage("a reply has more entries than it can")

@@ -15,7 +15,7 @@ _CODES = {
     errno.EFBIG: "file_too_large", errno.EROFS: "read_only", errno.ELOOP: "too_many_links", errno.ENAMETOOLONG: "name_too_long",
     errno.ENOTEMPTY: "directory_not_empty", errno.ENOMEM: "sandbox_full", errno.EINVAL: "invalid",
 }  # fmt: skip
-_WORDS = {NOT_REGULAR: "is a device, a FIFO or a socket", errno.EFBIG: "is too large", errno.EEXIST: "is there already"}
+_WORDS = {NOT_REGULAR: "Is a device, a FIFO or a socket", errno.EFBIG: "Too large a file", errno.EEXIST: "Is there already"}
 
 
 def shown(path: bytes) -> str:

@@ -10,13 +10,15 @@ import hashlib
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from remote_env.filemodels import FileInfo, FileType, RemovedFile, WrittenFile
-from remote_env.hashed import Damage, Unframer
+from remote_env.hashed import Damage, Piece
+from server.bodies import PIECE, Body
 from server.fileagent import AgentError, FileAgent
-from server.filecontent import PIECE, Plain, Writer, off_loop, read_part, read_pieces
-from server.filemessages import Entry, EntryFlag, Flag, Operation, ReplyFlag
+from server.filecontent import Plain, Writer, off_loop, read_part, read_pieces, unframing
+from server.filemessages import CONTENT_LIMIT, Entry, EntryFlag, Flag, Operation, ReplyFlag
 from server.fileproblems import refusal, shown
 from server.problems import ProblemError
 
@@ -102,30 +104,33 @@ class SandboxFiles:
         )
 
     async def write(
-        self, path: bytes, body: AsyncIterator[bytes], *, size: int | None, hashed: bool, mode: int | None, parents: bool
+        self, path: bytes, body: Body, *, hashed: bool, mode: int | None, parents: bool
     ) -> tuple[WrittenFile, bool]:  # fmt: skip
         """Put a file where `path` leads to, whole or not at all.
 
         Args:
-            size: of the body in bytes, where it is known beforehand.
             hashed: the body ends with its content's sha256; if it is another one the file stays as it was (`damaged`).
             mode: None keeps that of a file that is replaced.
 
         Returns what is there now, and whether something was there before.
         """
         agent = self.agent
+        if body.size is not None and body.size <= CONTENT_LIMIT and await agent.writes():
+            return await self._write_small(path, body, hashed, mode, parents)
         try:
             created = await agent.ask(Operation.CREATE, path, flags=Flag.FOLLOW | (Flag.PARENTS if parents else 0))
         except AgentError as error:
             raise refusal(error, path) from None
         finished = False
         try:
+            size = body.size
             if size is not None and size > PIECE:
                 await off_loop(lambda: _check_room(created.fd, size))
-            writer = Writer(created.fd, Unframer() if hashed else Plain())
+            writer = Writer(created.fd, unframing(body) if hashed else Plain())
             try:
-                async for piece in body:
-                    await writer.feed(piece)
+                async with aclosing(body.batches()) as batches:
+                    async for batch in batches:
+                        await writer.feed(batch)
                 sha256 = await writer.finish()
             finally:
                 await writer.settle()
@@ -135,13 +140,35 @@ class SandboxFiles:
                 flags=Flag.KEEP_MODE if mode is None else 0,
             )  # fmt: skip
         except Damage as damage:
-            raise ProblemError("damaged", f"{shown(path)}: {damage}; the file is as it was") from None
+            raise _damaged(damage, path) from None
         except (AgentError, OSError) as error:
             raise refusal(error, path) from None
         finally:
             if not finished:
                 agent.release(created.handle)
             os.close(created.fd)
+        return WrittenFile(**info(path, done.entry).model_dump(), sha256=sha256), bool(done.flags & ReplyFlag.REPLACED)
+
+    async def _write_small(
+        self, path: bytes, body: Body, hashed: bool, mode: int | None, parents: bool
+    ) -> tuple[WrittenFile, bool]:  # fmt: skip
+        """By one request to the agent."""
+        unframer = unframing(body) if hashed else Plain()
+        content: list[Piece] = []
+        async with aclosing(body.batches()) as batches:
+            async for batch in batches:
+                content += [piece for data in batch for piece in unframer.feed(data)]
+        unframer.hash(content)
+        try:
+            sha256 = unframer.finish()
+            done = await self.agent.begin(
+                Operation.WRITE, path, mode=FILE_MODE if mode is None else mode, content=b"".join(content),
+                flags=Flag.FOLLOW | (Flag.PARENTS if parents else 0) | (Flag.KEEP_MODE if mode is None else 0),
+            )  # fmt: skip
+        except Damage as damage:
+            raise _damaged(damage, path) from None
+        except AgentError as error:
+            raise refusal(error, path) from None
         return WrittenFile(**info(path, done.entry).model_dump(), sha256=sha256), bool(done.flags & ReplyFlag.REPLACED)
 
     async def make_directory(self, path: bytes, *, parents: bool, mode: int | None) -> tuple[FileInfo, bool]:
@@ -168,6 +195,12 @@ class SandboxFiles:
 
     async def _remove_tree(self, path: bytes) -> None:
         agent, at = self.agent, path
+        try:
+            while (await agent.ask(Operation.REMOVE_TREE, path)).flags & ReplyFlag.MORE:
+                pass
+            return
+        except AgentError:  # it is looked for what is in the way; or the agent is an old one, or the tree too deep for it
+            pass
         try:
             handle = (await agent.ask(Operation.DIRECTORY, path)).handle
             try:
@@ -208,6 +241,10 @@ async def entries_of(agent: FileAgent, handle: int, most: int = LISTED_MOST) -> 
             if entry.flags & EntryFlag.TARGET_LEFT_OUT:
                 entry = (await agent.ask(Operation.STAT, entry.name, flags=Flag.BENEATH, handle=handle)).entry.called(entry.name)
             yield entry
+
+
+def _damaged(damage: Damage, path: bytes) -> ProblemError:
+    return ProblemError("damaged", f"{shown(path)}: {damage}; the file is as it was")
 
 
 def _check_room(fd: int, size: int) -> None:

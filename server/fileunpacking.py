@@ -9,49 +9,65 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import NamedTuple
 
 from remote_env.filemodels import WrittenFile
 from remote_env.hashed import Damage, Piece, Unframer
+from server.bodies import Body
 from server.fileagent import AgentError, Answer, FileAgent
-from server.filecontent import PIECE, Plain, off_loop
-from server.filemessages import Flag, Operation, ReplyFlag
+from server.filecontent import Plain, ended, off_loop, unframing, write_all
+from server.filemessages import CONTENT_LIMIT, Flag, Operation, ReplyFlag
 from server.fileproblems import refusal, shown
 from server.files import DIRECTORY_MODE, info
 from server.problems import ProblemError
-from server.tarstream import BadArchive, Kind, Member, TarReader
+from server.tarstream import BadArchive, Event, Kind, Member, TarReader
 
-_FINISHING_MOST = 32  # files that are complete but whose agent has not said so yet
+_DOING_MOST = 64  # requests to the agent that are under way
+_HELD_MOST = 32 << 20  # bytes of what is remembered of directories until the archive's end
+_HELD_EACH = 300  # bytes of a directory beside its name
+
+
+class _Doing(NamedTuple):
+    """What the agent was asked for, and has not answered yet."""
+
+    name: bytes
+    future: asyncio.Future[Answer]
+    is_others: bool = False  # whose it is may be somebody else: then it stays as it is
 
 
 class TreeUnpacker:
-    """One archive on its way into the directory of `handle`, which is `path`."""
+    """One archive on its way into the directory of `handle`, which is `path`. The agent is not waited for entry by entry: it keeps
+    their order.
 
-    def __init__(self, agent: FileAgent, path: bytes, handle: int) -> None:
+    Args:
+        writes_at_once: small files are written by one request each.
+    """
+
+    def __init__(self, agent: FileAgent, path: bytes, handle: int, writes_at_once: bool) -> None:
         self._agent = agent
         self._path = path
         self._handle = handle
+        self._small = CONTENT_LIMIT if writes_at_once else -1  # bytes of a file that is written by one request
         self._reader = TarReader()
         self._file: Answer | None = None  # being written
+        self._content = bytearray()  # of a small one
         self._member = Member(b"", Kind.DIRECTORY, 0, 0)
         self._left = 0  # bytes that the file yet needs
-        self._finishing: deque[tuple[bytes, asyncio.Task[Answer]]] = deque()
-        self._directories: list[tuple[bytes, Member, bool]] = []  # with whether it was there before
+        self._doing: deque[_Doing] = deque()
+        self._there: set[bytes] = {b""}  # directories
+        self._directories: list[tuple[bytes, Member, asyncio.Future[Answer]]] = []
+        self._held = 0  # bytes, of both
         self.changed = False  # something was made
 
-    async def take(self, body: AsyncIterator[bytes], hashed: bool) -> None:
+    async def take(self, body: Body, hashed: bool) -> None:
         """Unpack a body. Raises ProblemError; what came before the entry at fault stays."""
-        content = Unframer() if hashed else Plain()
-        waiting: list[bytes] = []
-        size = 0
+        content = unframing(body) if hashed else Plain()
         try:
-            async for piece in body:
-                waiting.append(piece)
-                size += len(piece)
-                if size >= PIECE:
-                    await self._pieces(content, waiting)
-                    waiting, size = [], 0
-            await self._pieces(content, waiting)
+            async with aclosing(body.batches()) as batches:
+                async for batch in batches:
+                    await self._pieces(content, batch)
             await self._settle(0)
             content.finish()
             self._reader.finish()
@@ -65,7 +81,7 @@ class TreeUnpacker:
 
     def _refused(self, problem: ProblemError) -> ProblemError:
         if self.changed:
-            detail = f"{problem.problem.detail}; entries before it have been unpacked"
+            detail = f"{problem.problem.detail}; other entries have been unpacked"
             problem.problem = problem.problem.model_copy(update={"accepted": "unknown", "detail": detail})
         return problem
 
@@ -75,11 +91,10 @@ class TreeUnpacker:
             self._agent.release(self._file.handle)
             os.close(self._file.fd)
             self._file = None
-        if self._finishing:
-            await asyncio.gather(*(task for _, task in self._finishing), return_exceptions=True)
+        await ended(*(doing.future for doing in self._doing))
 
-    async def _pieces(self, content: Plain | Unframer, pieces: list[bytes]) -> None:
-        events = await off_loop(lambda: [event for data in pieces for piece in content.feed(data) for event in self._reader.feed(piece)])
+    async def _pieces(self, content: Plain | Unframer, batch: Sequence[Piece]) -> None:
+        events = await off_loop(lambda: self._read(content, batch))
         held: list[Piece] = []
         for event in events:
             if isinstance(event, Member):
@@ -89,6 +104,11 @@ class TreeUnpacker:
             else:
                 held.append(event)
         await self._write(held)
+
+    def _read(self, content: Plain | Unframer, batch: Sequence[Piece]) -> list[Event]:
+        pieces = [piece for data in batch for piece in content.feed(data)]
+        content.hash(pieces)
+        return [event for piece in pieces for event in self._reader.feed(piece)]
 
     # ------------------------------------------------------------------------------------------------- entries
 
@@ -100,44 +120,53 @@ class TreeUnpacker:
         if not name:
             return  # the directory itself, which is as it is
         self.changed = True
+        await self._require(name.rpartition(b"/")[0])
         if member.kind is Kind.FILE:
-            self._file = await self._do(Operation.CREATE, name)
             self._left = member.size
+            if member.size > self._small:
+                self._file = await self._create(name)
             if not member.size:
                 await self._finish_file()
         elif member.kind is Kind.DIRECTORY:
             made = await self._do(Operation.MAKE_DIRECTORY, name, flags=Flag.EXIST_OK, mode=member.mode | 0o700)
-            self._directories.append((name, member, bool(made.flags & ReplyFlag.REPLACED)))
+            self._remember(name)
+            self._directories.append((name, member, made))
         elif member.kind is Kind.SYMLINK:
             await self._do(Operation.SYMLINK, name, other=member.target, mtime_ns=member.mtime_ns)
         elif member.kind is Kind.LINK:
-            await self._settle(0)
             await self._do(Operation.LINK, name, other=inside(member.target))
         else:
             raise ProblemError("invalid", f"the archive: {shown(name)} is a device or a FIFO")
 
-    async def _do(self, operation: Operation, name: bytes, *, flags: int = 0, mode: int = 0, mtime_ns: int | None = None,
-                  other: bytes = b"") -> Answer:  # fmt: skip
-        """An operation on an entry; the directories above it are made where they are missing."""
-        for with_parents in (False, True):
-            try:
-                if with_parents:
-                    await self._make_parents(name)
-                return await self._agent.ask(
-                    operation, name, flags=flags | Flag.BENEATH, handle=self._handle, mode=mode, mtime_ns=mtime_ns, other=other
-                )
-            except AgentError as error:
-                if with_parents or error.number != errno.ENOENT or b"/" not in name:
-                    raise refusal(error, self._shown(name)) from None
-        raise AssertionError("not reached")
+    async def _require(self, directory: bytes) -> None:
+        """A directory that the archive has said nothing of, and those above it, are made where they are missing."""
+        if directory not in self._there:
+            await self._require(directory.rpartition(b"/")[0])
+            await self._do(Operation.MAKE_DIRECTORY, directory, flags=Flag.EXIST_OK, mode=DIRECTORY_MODE)
+            self._remember(directory)
 
-    async def _make_parents(self, name: bytes) -> None:
-        steps = name.split(b"/")[:-1]
-        for count in range(1, len(steps) + 1):
-            await self._agent.ask(
-                Operation.MAKE_DIRECTORY, b"/".join(steps[:count]), flags=Flag.BENEATH | Flag.EXIST_OK, handle=self._handle,
-                mode=DIRECTORY_MODE,
-            )  # fmt: skip
+    def _remember(self, directory: bytes) -> None:
+        self._there.add(directory)
+        self._held += len(directory) + _HELD_EACH
+        if self._held > _HELD_MOST:
+            raise ProblemError("too_large", "the archive has too many directories; send it in parts")
+
+    async def _do(self, operation: Operation, name: bytes, *, flags: int = 0, mode: int = 0, mtime_ns: int | None = None,
+                  other: bytes = b"", content: bytes = b"") -> asyncio.Future[Answer]:  # fmt: skip
+        """An operation on an entry, behind those before it. Raises ProblemError for one of those."""
+        future = self._agent.begin(
+            operation, name, flags=flags | Flag.BENEATH, handle=self._handle, mode=mode, mtime_ns=mtime_ns, other=other, content=content
+        )
+        self._doing.append(_Doing(name, future))
+        await self._settle(_DOING_MOST)
+        return future
+
+    async def _create(self, name: bytes) -> Answer:
+        try:
+            return await self._agent.ask(Operation.CREATE, name, flags=Flag.BENEATH, handle=self._handle)
+        except AgentError as error:
+            await self._settle(0)  # one before it may be the reason
+            raise refusal(error, self._shown(name)) from None
 
     def _shown(self, name: bytes) -> bytes:
         return self._path.rstrip(b"/") + b"/" + name
@@ -145,52 +174,56 @@ class TreeUnpacker:
     # ------------------------------------------------------------------------------------------------- content
 
     async def _write(self, pieces: list[Piece]) -> None:
-        file, views = self._file, [memoryview(piece) for piece in pieces]
-        if file is None or not views:
+        file = self._file
+        if not self._left or not pieces:
             return  # content of what has none here, such as a hard link's
-
-        def write() -> None:
-            for view in views:
-                while view:
-                    view = view[os.write(file.fd, view) :]
-
-        try:
-            await off_loop(write)
-        except OSError as error:
-            raise refusal(error, self._shown(inside(self._member.name))) from None
-        self._left -= sum(map(len, views))
+        if file is None:
+            for piece in pieces:
+                self._content += piece
+        else:
+            descriptor = file.fd
+            try:
+                await off_loop(lambda: write_all(descriptor, pieces))
+            except OSError as error:
+                raise refusal(error, self._shown(inside(self._member.name))) from None
+        self._left -= sum(map(len, pieces))
         if not self._left:
             await self._finish_file()
 
     async def _finish_file(self) -> None:
-        """Its name is given to it while the next one is begun: the agent keeps the order."""
+        member, name = self._member, inside(self._member.name)
+        if self._file is None:
+            content = bytes(self._content)
+            self._content.clear()
+            await self._do(Operation.WRITE, name, mode=member.mode, mtime_ns=member.mtime_ns, content=content)
+            return
         file, self._file = self._file, None
-        assert file is not None
         os.close(file.fd)
-        commit = self._agent.ask(Operation.COMMIT, handle=file.handle, mode=self._member.mode, mtime_ns=self._member.mtime_ns)
-        self._finishing.append((inside(self._member.name), asyncio.create_task(commit)))
-        await self._settle(_FINISHING_MOST)
+        commit = self._agent.begin(Operation.COMMIT, handle=file.handle, mode=member.mode, mtime_ns=member.mtime_ns)
+        self._doing.append(_Doing(name, commit))
+        await self._settle(_DOING_MOST)
 
     async def _settle(self, most: int) -> None:
-        while len(self._finishing) > most:
-            name, task = self._finishing[0]
+        """Raises ProblemError for the first that failed."""
+        while len(self._doing) > most:
+            doing = self._doing[0]
             try:
-                await task
+                await asyncio.shield(doing.future)
             except AgentError as error:
-                raise refusal(error, self._shown(name)) from None
-            finally:
-                self._finishing.popleft()
+                if not doing.is_others or error.number not in (errno.EPERM, errno.EACCES):
+                    raise refusal(error, self._shown(doing.name)) from None
+            self._doing.popleft()
 
     async def _set_directories(self) -> None:
         """Last: a directory may be one that nothing can be written into, and its time changes with each entry."""
-        for name, member, was_there in reversed(self._directories):
-            try:
-                await self._agent.ask(
-                    Operation.SET, name, flags=Flag.BENEATH, handle=self._handle, mode=member.mode, mtime_ns=member.mtime_ns
-                )
-            except AgentError as error:
-                if not was_there or error.number not in (errno.EPERM, errno.EACCES):  # somebody else's stays as it is
-                    raise refusal(error, self._shown(name)) from None
+        for name, member, made in reversed(self._directories):
+            was_there = bool(made.result().flags & ReplyFlag.REPLACED)
+            future = self._agent.begin(
+                Operation.SET, name, flags=Flag.BENEATH, handle=self._handle, mode=member.mode, mtime_ns=member.mtime_ns
+            )
+            self._doing.append(_Doing(name, future, was_there))
+            await self._settle(_DOING_MOST)
+        await self._settle(0)
 
 
 def inside(name: bytes) -> bytes:
@@ -201,7 +234,7 @@ def inside(name: bytes) -> bytes:
     return b"/".join(steps)
 
 
-async def unpack(agent: FileAgent, path: bytes, body: AsyncIterator[bytes], *, hashed: bool, parents: bool) -> WrittenFile:
+async def unpack(agent: FileAgent, path: bytes, body: Body, *, hashed: bool, parents: bool) -> WrittenFile:
     """Unpack an archive into the directory `path`; with `parents` it is made if need be. Raises ProblemError."""
     try:
         if parents:
@@ -209,7 +242,11 @@ async def unpack(agent: FileAgent, path: bytes, body: AsyncIterator[bytes], *, h
         handle = (await agent.ask(Operation.DIRECTORY, path, flags=Flag.FOLLOW)).handle
     except AgentError as error:
         raise refusal(error, path) from None
-    unpacker = TreeUnpacker(agent, path, handle)
+    try:
+        unpacker = TreeUnpacker(agent, path, handle, await agent.writes())
+    except BaseException:
+        agent.release(handle)
+        raise
     try:
         await unpacker.take(body, hashed)
         found = await agent.ask(Operation.STAT, path, flags=Flag.FOLLOW)

@@ -18,6 +18,7 @@ log = logging.getLogger("server.gate")
 
 AUTHORIZED = "remote_env.authorized"  # scope key: whether the request showed the token
 ABOUT = "remote_env.about"  # scope key: the id that the request is about, once it is known
+MARKS = "remote_env.marks"  # scope key: the headers by which every answer is known as ours
 STREAM = "remote_env.stream"  # scope key: the answer has no end of its own: it is cut rather than waited for
 _HEALTH = "/health"  # the one path that is answered without a token
 _PROTOCOL_HEADER = (b"x-remote-env-protocol", str(PROTOCOL_VERSION).encode())
@@ -77,6 +78,7 @@ class Gate:
             await problem_response(problem.model_copy(update={"id": named_id(scope)}))(scope, receive, marked_send)
             return
         scope[AUTHORIZED] = authorization is not None
+        scope[MARKS] = marks
         try:
             await self._app(scope, self._bounded(scope, receive), marked_send)
         except ClientDisconnect:

@@ -23,6 +23,9 @@ log = logging.getLogger("server.hellos")
 class LifeCycle(Protocol):
     """What the link of a sandbox makes necessary for the sandbox itself."""
 
+    def running(self, sandbox: LiveSandbox) -> None:
+        """INCARN: its init said hello for the first time. Its incarnation is in the journal when this returns."""
+
     def look_at(self, sandbox: LiveSandbox) -> None:
         """Its link is down or odd: ask the engine whether it lives."""
 
@@ -42,6 +45,11 @@ class SandboxLink:
         self._life_cycle = life_cycle
         self._orphan_ms = int(orphan_after_s * 1000)
 
+    def hand_over(self, sandbox: LiveSandbox, life_cycle: LifeCycle) -> None:
+        """The links are another sandbox's from here on: it has got the container."""
+        self._sandbox = sandbox
+        self._life_cycle = life_cycle
+
     def expected_pid(self) -> int | None:
         return self._sandbox.container_pid
 
@@ -52,7 +60,7 @@ class SandboxLink:
         try:
             if self._sandbox.doomed is not None:
                 raise BadMessage(f"its sandbox is given up: {self._sandbox.doomed}")
-            if self._sandbox.state is rules.State.CREATING:
+            if self._sandbox.state is rules.State.CREATING and self._sandbox.epoch is None:
                 self._first(link, hello)
             elif self._sandbox.epoch is None:
                 raise BadMessage("its sandbox is being removed before it ever ran")
@@ -70,12 +78,11 @@ class SandboxLink:
                 close_all(read_ends)
 
     def _first(self, link: Link, hello: Hello) -> None:
-        """INCARN: the incarnation is committed before the first run is sent."""
         sandbox = self._sandbox
         if hello.highest or hello.entries or sandbox.container_pid is None:
             raise BadMessage("the first hello of a new sandbox knows of commands")
         sandbox.epoch, sandbox.secret = hello.incarnation.hex(), hello.secret
-        self._journal.sandbox_running(sandbox.id, sandbox.container_pid, sandbox.epoch, sandbox.secret)
+        self._life_cycle.running(sandbox)
         sandbox.state = rules.after(sandbox.state, rules.Happening.FIRST_HELLO)
         self._take(link)
 

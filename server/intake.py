@@ -32,13 +32,15 @@ class Intake:
     def __init__(self, spool: Spool, room: WaitRoom, key: bytes) -> None:
         self._spool = spool
         self._room = room
-        self._key = key
+        self._keyed = hmac.new(key, None, "sha256")
         self._loop = asyncio.get_running_loop()
 
     def spec_hash(self, spec: ExecutionSpec) -> bytes:
         """Keyed, since it stays when environment values and stdin are wiped."""
         canonical = spec.model_dump_json(exclude=_ID, exclude_defaults=True)
-        return hmac.digest(self._key, canonical.encode(), "sha256")
+        keyed = self._keyed.copy()
+        keyed.update(canonical.encode())
+        return keyed.digest()
 
     def run_row(self, sandbox: LiveSandbox, spec: ExecutionSpec, session: LiveExecution | None) -> ExecutionRow:
         """A command's or a session's row. `session`: the one that the command is of."""

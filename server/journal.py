@@ -2,7 +2,8 @@
 
 ``synchronous=NORMAL`` in WAL survives the death of the process, which is all it has to survive: after a power cut the
 containers are gone too and every unfinished execution is lost with the host (the boot id is kept here). Such a commit
-takes some 30 µs, less than a hop to another thread and back, so the hot path commits where it runs.
+takes some 30 µs, less than a hop to another thread and back, so the hot path commits where it runs. What waits for the disk is a
+checkpoint, which some commit has to bear: so the log may grow to some thousand commits before there is one.
 
 Secrets (an execution's environment values and stdin) live in a column of their own, are set to NULL once the command
 has started, and are overwritten in the file (``secure_delete``). A sandbox's environment is never written here.
@@ -19,37 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic_core import to_json
+
 from server.failpoints import failpoint
+from server.schema import APPLICATION_ID, MIGRATIONS
+from server.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from server.whole import missing_bytes
 
-SCHEMA_VERSION = 2
-APPLICATION_ID = 0x52456E76  # "REnv", in the file's header (sqlite.org/fileformat2.html, offset 68)
-
-_MIGRATIONS: dict[int, str] = {
-    # version → what brings the version before it forward
-    1: """
-    CREATE TABLE sandboxes(
-        id TEXT PRIMARY KEY, run_id TEXT NOT NULL, image TEXT NOT NULL, spec TEXT NOT NULL, spec_hash BLOB NOT NULL,
-        state TEXT NOT NULL, reason TEXT, container_id TEXT, container_pid INTEGER, epoch TEXT, secret BLOB,
-        created_at REAL NOT NULL, ended_at REAL
-    ) WITHOUT ROWID;
-    CREATE INDEX sandboxes_live ON sandboxes(state) WHERE state IN ('creating', 'running', 'removing');
-    CREATE INDEX sandboxes_run ON sandboxes(run_id);
-    CREATE TABLE executions(
-        id TEXT PRIMARY KEY, sandbox_id TEXT NOT NULL, number INTEGER NOT NULL, epoch TEXT NOT NULL, run_id TEXT NOT NULL,
-        kind TEXT NOT NULL, spec TEXT, spec_hash BLOB, secrets TEXT, cancelling INTEGER NOT NULL DEFAULT 0,
-        accepted_at REAL NOT NULL, ended_at REAL, final TEXT, expired INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE UNIQUE INDEX executions_number ON executions(sandbox_id, number);
-    CREATE INDEX executions_unfinished ON executions(sandbox_id) WHERE ended_at IS NULL;
-    CREATE INDEX executions_run ON executions(run_id, accepted_at);
-    """,
-    2: """
-    CREATE INDEX executions_kept ON executions(sandbox_id) WHERE ended_at IS NOT NULL AND expired = 0;
-    """,
-}
-
-
+_CHECKPOINT_PAGES = 8000  # of 4 KiB in the log, some thousand commits; each checkpoint waits for the disk, with all that runs
 _MEND = "put a copy of it back, or move it away to begin anew"
 
 
@@ -145,6 +123,7 @@ class Journal:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.execute("PRAGMA busy_timeout=5000")  # milliseconds; only a person's sqlite3 shell competes
             self._migrate()
@@ -163,7 +142,7 @@ class Journal:
             )
         for step in range(version + 1, SCHEMA_VERSION + 1):
             self._db.executescript(
-                f"BEGIN IMMEDIATE; {_MIGRATIONS[step]} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={step}; COMMIT;"
+                f"BEGIN IMMEDIATE; {MIGRATIONS[step]} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={step}; COMMIT;"
             )
         self._db.execute("CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
 
@@ -184,6 +163,18 @@ class Journal:
             raise CommitFailed(str(error)) from error
         if self._on_commit is not None:
             self._on_commit(time.perf_counter() - began)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Several statements, all of them or none. Nothing but statements may be in it."""
+        with self._commit() as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
+    def read(self, query: str, values: Sequence[str | int | float] = ()) -> list[tuple[Any, ...]]:
+        """Rows, for the parts of the journal that live elsewhere (see `server.warmrows`, `server.pruning`)."""
+        return self._read(query, values)
 
     def _read(self, query: str, values: Sequence[str | int | float] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -264,8 +255,9 @@ class Journal:
     def accept(self, row: ExecutionRow) -> None:
         """SEQSBX: the row carries the next number of its sandbox; taken twice, the index refuses."""
         failpoint("before_accept_commit")
-        with self._commit() as db:
-            db.execute(
+        opens = row.spec is not None and "opens" in row.spec  # these few are found by it, and no other pays for that
+        with self.transaction() if opens else self._commit() as db:
+            cursor = db.execute(
                 "INSERT INTO executions(id, sandbox_id, number, epoch, run_id, kind, spec, spec_hash, secrets, accepted_at) "
                 "VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
@@ -274,6 +266,8 @@ class Journal:
                     None if row.secrets is None else json.dumps(row.secrets), row.accepted_at,
                 ),
             )  # fmt: skip
+            if opens:
+                db.execute("INSERT INTO openings VALUES (?)", (cursor.lastrowid,))
         failpoint("after_accept_commit")
 
     def cancel(self, eid: str) -> None:
@@ -288,15 +282,13 @@ class Journal:
         with self._commit() as db:
             db.execute(
                 "UPDATE executions SET final = ?, ended_at = ?, secrets = NULL WHERE id = ? AND ended_at IS NULL",
-                (json.dumps(final), at, eid),
+                (to_json(final).decode(), at, eid),
             )
         failpoint("after_final_commit")
 
     def wipe_secrets(self, ids: list[str]) -> None:
-        with self._commit() as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self.transaction() as db:
             db.executemany("UPDATE executions SET secrets = NULL WHERE id = ?", [(eid,) for eid in ids])
-            db.execute("COMMIT")
 
     def execution(self, eid: str) -> ExecutionRow | None:
         rows = self._read(f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id = ?", (eid,))
@@ -317,23 +309,38 @@ class Journal:
         where, values = _where(run_id=run_id, sandbox_id=sandbox_id, expired=0)
         if running is not None:
             where += " AND ended_at IS NULL" if running else " AND ended_at IS NOT NULL"
-        if opens is not None:
-            where, values = f"{where} AND json_extract(spec, '$.opens') = ?", (*values, opens)
         # In the order of an index, so that nothing has to be sorted; rows are never deleted, so rowid is an order of age too.
         # What is not ended is few, and has an index of its own.
-        newest = "number" if sandbox_id is not None else "accepted_at" if run_id is not None or running else "rowid"
-        query = f"SELECT {_EXECUTION_COLUMNS} FROM executions{where} ORDER BY {newest} DESC LIMIT ?"
+        source, newest = "executions", "number" if sandbox_id is not None else "accepted_at" if run_id is not None or running else "rowid"
+        if opens is not None:
+            where, values = f"{where} AND json_extract(spec, '$.opens') = ?", (*values, opens)
+            source, newest = "openings CROSS JOIN executions ON executions.rowid = openings.execution", "openings.execution"
+        query = f"SELECT {_EXECUTION_COLUMNS} FROM {source}{where} ORDER BY {newest} DESC LIMIT ?"
         return [_execution(row) for row in self._read(query, (*values, limit))]
 
     # ------------------------------------------------------------------------------------------- retention
 
     def expirable(self, ended_before: float, limit: int = 200) -> list[str]:
-        """Ids of ended executions whose sandbox was over before that time: beyond retention."""
-        query = (  # the index keeps it from looking at every row that expired long ago
-            "SELECT e.id FROM sandboxes s CROSS JOIN executions e INDEXED BY executions_kept ON e.sandbox_id = s.id "
-            "WHERE s.ended_at < ? AND e.ended_at IS NOT NULL AND e.expired = 0 LIMIT ?"
+        """Ids of ended executions whose sandbox was over before that time: beyond retention. The oldest sandbox's first."""
+        query = (  # indexes keep it from looking at every sandbox and row that expired long ago
+            "SELECT e.id FROM sandboxes s INDEXED BY sandboxes_kept CROSS JOIN executions e INDEXED BY executions_kept "
+            "ON e.sandbox_id = s.id "
+            "WHERE s.ended_at < ? AND s.expired = 0 AND e.ended_at IS NOT NULL AND e.expired = 0 ORDER BY s.ended_at LIMIT ?"
         )
         return [str(row[0]) for row in self._read(query, (ended_before, limit))]
+
+    def expire_sandboxes(self, ended_before: float, limit: int) -> bool:
+        """Look no more at those of the oldest so many sandboxes of which nothing is kept any more. Whether there was one."""
+        query = (
+            "SELECT s.id FROM (SELECT id FROM sandboxes INDEXED BY sandboxes_kept WHERE ended_at < ? AND expired = 0 "
+            "ORDER BY ended_at LIMIT ?) s WHERE NOT EXISTS (SELECT 1 FROM executions e INDEXED BY executions_kept "
+            "WHERE e.sandbox_id = s.id AND e.ended_at IS NOT NULL AND e.expired = 0)"
+        )
+        ids = self._read(query, (ended_before, limit))
+        if ids:
+            with self.transaction() as db:
+                db.executemany("UPDATE sandboxes SET expired = 1 WHERE id = ?", ids)
+        return bool(ids)
 
     def kept(self, sid: str) -> list[str]:
         """Ids of a sandbox's ended executions that are not expired."""
@@ -342,10 +349,8 @@ class Journal:
 
     def expire(self, ids: list[str]) -> None:
         """Leave of each row what answers 410, not 404, for ever (KEEP)."""
-        with self._commit() as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self.transaction() as db:
             db.executemany("UPDATE executions SET expired = 1, spec = NULL, final = NULL, secrets = NULL WHERE id = ?", [(i,) for i in ids])
-            db.execute("COMMIT")
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file and empty it, so that what was wiped is wiped on disk too. On this

@@ -82,6 +82,7 @@ class Link:
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[bytes] = deque()
+        self._acks: list[bytes] = []
         self._hello: Hello | None = None
         self._pipes: dict[str, tuple[int, ...]] = {}
         self._expecting = 0
@@ -106,8 +107,23 @@ class Link:
         of executions."""
         if not self.open:
             return
+        self._send_acks()
         if self._outbox or self._writing or not self._try(packet, ()):
             self._outbox.append(packet)
+
+    def ack(self, id_: str) -> None:
+        """Let the init forget this ending: when what is ready to run now has run, or before the next packet. Whoever waits for the
+        result goes first."""
+        if not self._acks:
+            self._loop.call_soon(self._send_acks)
+        self._acks.append(messages.ack(id_))
+
+    def _send_acks(self) -> None:
+        if self._acks:
+            acks, self._acks = self._acks, []
+            for packet in acks:
+                self.send(packet)
+                failpoint("after_ack")
 
     def welcome(self, orphan_ms: int) -> None:
         """Accept the hello; from here on the link is ready for runs."""
@@ -116,6 +132,7 @@ class Link:
 
     def send_run(self, run: Run, stdin: bytes | None) -> bool:
         """Send a run. False: not now; `on_ready` will be called, try again then (its place is kept by the caller)."""
+        self._send_acks()
         if not self.ready:
             return False
         body = messages.run_body(run, self.version)

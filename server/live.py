@@ -90,7 +90,7 @@ class LiveSandbox:
     epoch: str | None = None
     secret: bytes | None = None
     progress: str | None = None
-    env: dict[str, str] = field(default_factory=dict)  # never journaled; the container has it
+    env: dict[str, str] = field(default_factory=dict)  # goes with every command; empty where the container was made with it
     highest: int = 0  # the last number given
     executions: dict[str, LiveExecution] = field(default_factory=dict)
     waiting: deque[LiveExecution] = field(default_factory=deque)  # in order of their numbers (ORDER)

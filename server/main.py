@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from remote_env.protocol import INPUT_LIMIT
 from server import logs, tls
 from server.app import create_app
 from server.auth import Auth
+from server.connections import HttpProtocol
 from server.datadir import CannotStart, DataDirLock, read_or_make_token, readable_by_others
 from server.failpoints import FailpointError, arm
 from server.gate import STREAM
@@ -108,7 +108,7 @@ async def _run(settings: Settings, make_services: MakeServices, lifetime: Lifeti
     app = create_app(services, settings, Auth(token, settings.host, names), metrics, lifetime)
     server = _Server(
         uvicorn.Config(
-            app, http="httptools", ws="websockets-sansio", ws_max_size=INPUT_LIMIT, ws_ping_interval=_PING_EVERY_S,
+            app, http=HttpProtocol, ws="websockets-sansio", ws_max_size=INPUT_LIMIT, ws_ping_interval=_PING_EVERY_S,
             ws_ping_timeout=_PONG_WITHIN_S, ws_per_message_deflate=False,
             lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=_DRAIN_S, backlog=BACKLOG,
@@ -172,7 +172,7 @@ class _Server(uvicorn.Server):
 
 
 def _is_stream(connection: object) -> bool:
-    return isinstance(connection, HttpToolsProtocol) and connection.cycle is not None and STREAM in connection.cycle.scope
+    return isinstance(connection, HttpProtocol) and connection.cycle is not None and STREAM in connection.cycle.scope
 
 
 def _certificate(settings: Settings) -> tls.Certificate | None:

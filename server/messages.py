@@ -50,7 +50,9 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import Any
+
+from server.bodyreader import BadMessage as BadMessage
+from server.bodyreader import Reader
 
 LINK_VERSION = 3
 SPLIT_SINCE = 2  # the version that brought RunFlag.SPLIT
@@ -69,10 +71,6 @@ _ENDING = struct.Struct("<BBBBiQQQQQII")
 _HELLO = struct.Struct("<I16s16sQII")
 _RUN_CLOCKS = struct.Struct("<IQQI")
 _RUN_SIZE = struct.Struct("<II")
-
-
-class BadMessage(ValueError):
-    """A packet does not follow the format; the link it came over is not to be trusted further."""
 
 
 class Type(IntEnum):
@@ -125,6 +123,7 @@ class EndingFlag(IntFlag):
     RUNNER_KILLED = 4  # its runner was killed from inside the sandbox; what was left of it was killed
     KILLED_BY_US = 8  # the init sent SIGKILL to it
     SESSION_OVER = 16  # its session's shell ended with it
+    CPU_COUNTED = 32  # of a session's command: cpu_us is what its shell has used, in steps of the kernel's tick
 
 
 class Stage(IntEnum):
@@ -313,49 +312,6 @@ def agent_error(greeting: bytes) -> int:
     return int(_I32.unpack(greeting)[0])
 
 
-class _Reader:
-    """Bounds-checked reading of one body."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.at = 0
-
-    def unpack(self, shape: struct.Struct) -> tuple[Any, ...]:
-        if len(self.body) - self.at < shape.size:
-            raise BadMessage("the message ends early")
-        values = shape.unpack_from(self.body, self.at)
-        self.at += shape.size
-        return values
-
-    def number(self, shape: struct.Struct) -> int:
-        return int(self.unpack(shape)[0])
-
-    def id(self) -> str:
-        length = self.number(_U32)
-        if length > 64 or len(self.body) - self.at < length:
-            raise BadMessage("an id is longer than 64 bytes or than its message")
-        raw = self.body[self.at : self.at + length]
-        self.at += length
-        try:
-            return raw.decode("ascii")
-        except UnicodeDecodeError:
-            raise BadMessage("an id is not ASCII") from None
-
-    def ending(self) -> Ending:
-        kind, cause, flags, stage, status, started, ended, cpu, rss, waited, ooms, _ = self.unpack(_ENDING)
-        try:
-            return Ending(
-                EndingKind(kind), Cause(cause), EndingFlag(flags), Stage(stage), int(status), int(started), int(ended),
-                int(cpu), int(rss), int(waited), int(ooms),
-            )  # fmt: skip
-        except ValueError as error:
-            raise BadMessage(f"an ending holds a word that does not exist: {error}") from None
-
-    def done(self) -> None:
-        if self.at != len(self.body):
-            raise BadMessage("bytes are left over after the message")
-
-
 def header(data: bytes) -> tuple[Type, bool, int]:
     """(type, LARGE?, body length) of a packet. Raises BadMessage."""
     if len(data) < _HEADER.size:
@@ -377,12 +333,12 @@ def packet_body(data: bytes) -> bytes:
 
 def parse(type_: Type, body: bytes) -> FromInit:
     """A message of the init. Raises BadMessage for anything else."""
-    reader = _Reader(body)
+    reader = Reader(body)
     message: FromInit
     if type_ is Type.STARTED:
         message = Started(reader.id(), reader.number(_U64), reader.number(_U64))
     elif type_ is Type.ENDED:
-        message = Ended(reader.id(), reader.number(_U64), reader.ending())
+        message = Ended(reader.id(), reader.number(_U64), _ending(reader))
     elif type_ is Type.STALE:
         message = Stale(reader.id(), reader.number(_U64))
     elif type_ is Type.PIPES:
@@ -397,21 +353,32 @@ def parse(type_: Type, body: bytes) -> FromInit:
     return message
 
 
-def _parse_hello(reader: _Reader) -> Hello:
+def _parse_hello(reader: Reader) -> Hello:
     version, incarnation, secret, highest, pipes, count = reader.unpack(_HELLO)
     if pipes > count * (2 if version >= SPLIT_SINCE else 1):
         raise BadMessage("more read ends are announced than the executions can have")
     entries = []
     for _ in range(int(count)):
         id_, number, state = reader.id(), reader.number(_U64), reader.number(_U8)
-        ending = reader.ending()
+        ending = _ending(reader)
         if state not in (1, 2):
             raise BadMessage(f"an entry's state is {state}")
         entries.append(Entry(id_, number, ending.started_ns, ending if state == 2 else None))
     return Hello(int(version), incarnation, secret, int(highest), int(pipes), tuple(entries))
 
 
-def _count(reader: _Reader, limit: int) -> int:
+def _ending(reader: Reader) -> Ending:
+    kind, cause, flags, stage, status, started, ended, cpu, rss, waited, ooms, _ = reader.unpack(_ENDING)
+    try:
+        return Ending(
+            EndingKind(kind), Cause(cause), EndingFlag(flags), Stage(stage), int(status), int(started), int(ended), int(cpu), int(rss),
+            int(waited), int(ooms),
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadMessage(f"an ending holds a word that does not exist: {error}") from None
+
+
+def _count(reader: Reader, limit: int) -> int:
     count = reader.number(_U32)
     if count > limit:
         raise BadMessage(f"{count} items, over the limit of {limit}")

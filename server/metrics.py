@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -18,6 +18,16 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 _COMMAND_S = (0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0)
 _COMMIT_S = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.005, 0.02, 0.1, 1.0)
+
+
+class Stock(NamedTuple):
+    """How many sandboxes of an image are kept ready, and how many are to be; why there are fewer."""
+
+    image: str
+    ready: int
+    wanted: int
+    trouble: str | None = None
+
 
 Mismatch = Literal["epoch", "sandbox", "body"]
 """What a request had wrong of the execution or sandbox whose id it gave."""
@@ -30,6 +40,7 @@ class _Watched(Collector):
         self.running: Callable[[], int] = lambda: 0
         self.sessions: Callable[[], int] = lambda: 0
         self.sandboxes: Callable[[], Mapping[str, int]] = dict
+        self.warm: Callable[[], Iterable[Stock]] = tuple
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("remote_env_executions_running", "Executions that have not ended.", value=self.running())
@@ -38,6 +49,21 @@ class _Watched(Collector):
         for state, count in self.sandboxes().items():
             by_state.add_metric([state], count)
         yield by_state
+        ready = GaugeMetricFamily("remote_env_warm_ready", "Sandboxes that are kept ready.", labels=["image"])
+        wanted = GaugeMetricFamily("remote_env_warm_wanted", "Sandboxes that are to be kept ready.", labels=["image"])
+        for image, counts in _by_image(self.warm()).items():
+            ready.add_metric([image], counts[0])
+            wanted.add_metric([image], counts[1])
+        yield from (ready, wanted)
+
+
+def _by_image(stock: Iterable[Stock]) -> dict[str, tuple[int, int]]:
+    """Ready and wanted; an image may be kept with several sets of options."""
+    counts: dict[str, tuple[int, int]] = {}
+    for each in stock:
+        ready, wanted = counts.get(each.image, (0, 0))
+        counts[each.image] = ready + each.ready, wanted + each.wanted
+    return counts
 
 
 class Metrics:
@@ -126,12 +152,16 @@ class Metrics:
     def commit(self, seconds: float) -> None:
         self._commit.observe(seconds)
 
-    def watch(self, *, running: Callable[[], int], sessions: Callable[[], int], sandboxes: Callable[[], Mapping[str, int]]) -> None:
-        """Where to ask, at each scrape, for the executions not ended, the sessions among them, and the number of sandboxes by
-        state."""
+    def watch(
+        self, *, running: Callable[[], int], sessions: Callable[[], int], sandboxes: Callable[[], Mapping[str, int]],
+        warm: Callable[[], Iterable[Stock]] = tuple,
+    ) -> None:  # fmt: skip
+        """Where to ask, at each scrape, for the executions not ended, the sessions among them, the number of sandboxes by state,
+        and those kept ready."""
         self._watched.running = running
         self._watched.sessions = sessions
         self._watched.sandboxes = sandboxes
+        self._watched.warm = warm
 
     def render(self) -> bytes:
         """All of it as Prometheus text."""

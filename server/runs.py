@@ -30,9 +30,14 @@ def _is_too_long(text: str) -> bool:
 
 
 def run_message(
-    spec: ExecutionSpec, number: int, sandbox_spec: Mapping[str, Any], link_version: int = LINK_VERSION
-) -> tuple[Run, bytes | None]:
-    """The message, and the bytes of stdin where it has one. What the spec leaves open is the sandbox's, or the session's."""
+    spec: ExecutionSpec, number: int, sandbox_spec: Mapping[str, Any], link_version: int = LINK_VERSION,
+    sandbox_env: Mapping[str, str] | None = None,
+) -> tuple[Run, bytes | None]:  # fmt: skip
+    """The message, and the bytes of stdin where it has one. What the spec leaves open is the sandbox's, or the session's.
+
+    Args:
+        sandbox_env: what of the sandbox's environment its container was made without.
+    """
     flags = RunFlag(0)
     if spec.streams == "split":
         flags |= RunFlag.SPLIT
@@ -56,6 +61,8 @@ def run_message(
     if spec.tty is not None:
         flags |= RunFlag.TTY if spec.tty.echo else RunFlag.TTY | RunFlag.ECHO_OFF
         env = {"TERM": spec.tty.term, **env}
+    if sandbox_env:
+        env = {**sandbox_env, **env}
     if spec.stdin_unlink:
         flags |= RunFlag.UNLINK_STDIN
     stdin = spec.stdin_bytes()

@@ -10,34 +10,32 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from remote_env.protocol import SandboxSpec
+from server.acquiring import Acquiring, rename
 from server.endings import Endings
-from server.engine import Engine, EngineError, Image, Limits
+from server.engine import Engine, EngineError, Limits
 from server.executions import Executions
 from server.failpoints import failpoint
-from server.hellos import SandboxLink
+from server.hellos import LifeCycle, SandboxLink
 from server.images import Images
-from server.initbuild import InitUnavailable, init_path
 from server.journal import Journal, SandboxRow
 from server.link import Listener
 from server.live import LiveSandbox
 from server.machines import sandbox as rules
 from server.machines.sandbox import Happening, State
-from server.messages import LINK_VERSION
+from server.making import CreationFailed, Maker
+from server.roster import Roster
+from server.sandboxenv import SandboxEnv
 from server.settings import Settings
 from server.waits import Bell, WaitRoom
+from server.warm import WarmPool
+from server.warmrows import WarmRows
 
 log = logging.getLogger("server.sandboxes")
 
-_FIRST_HELLO_S = 30.0  # seconds for the init to connect after its container has started
-_HELLO_LOOK_S = 1.0  # seconds between looks whether that container still runs
 _FAIL_S = 5.0  # seconds for what there is of a sandbox that cannot be made to go, before its maker is told
 _REHELLO_S = 2.0  # seconds for an init to come back before a removal that a restart interrupted goes on
 _LOOK_S = (0.05, 10.0)  # seconds between looks at a container without a link, first and most
 _STOP_S = 60.0  # seconds for a stopping server to remove its sandboxes; an engine that hangs must not hold it for ever
-
-
-class CreationFailed(Exception):
-    """The sandbox cannot be made; the message begins with a problem code."""
 
 
 class Sandboxes:
@@ -52,7 +50,8 @@ class Sandboxes:
         self, *, settings: Settings, journal: Journal, engine: Engine, executions: Executions, room: WaitRoom, directory: Path,
         engine_broke: Callable[[float], Awaitable[bool]], on_fatal: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
-        self.live: dict[str, LiveSandbox] = {}
+        self.roster = Roster()
+        self.live = self.roster.live
         self._settings = settings
         self._journal = journal
         self._engine = engine
@@ -61,6 +60,14 @@ class Sandboxes:
         self._directory = directory
         self._images = Images(engine, settings.pull_timeout_s)
         self._endings = Endings(engine, executions, engine_broke)
+        self._maker = Maker(engine, directory, settings.max_creations)
+        self._env = SandboxEnv(directory.with_name("sandbox-env"))
+        rows = WarmRows(journal)
+        self._acquiring = Acquiring(journal, rows, self._maker, self._env)
+        self.warm = WarmPool(
+            settings.warm, rows=rows, engine=engine, images=self._images, maker=self._maker, endings=self._endings, room=room,
+            limits=self.limits, owner=self._owner, has_room=self._has_room, on_fatal=on_fatal,
+        )  # fmt: skip
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,18 +94,28 @@ class Sandboxes:
         )
         sandbox = LiveSandbox(
             id=spec.id, run_id=spec.run_id, image=spec.image, spec=public, spec_hash=spec_hash, state=State.CREATING,
-            created_at=now, memory_bytes=self.limits(spec).memory_bytes, changed=Bell(self._room), env=dict(spec.env),
+            created_at=now, memory_bytes=self.limits(spec).memory_bytes, changed=Bell(self._room),
         )  # fmt: skip
         sandbox.idle.set()
-        self.live[spec.id] = sandbox
+        self.roster.add(sandbox)
         sandbox.work = self._spawn(self._create(sandbox, spec))
         return sandbox
 
     async def _create(self, sandbox: LiveSandbox, spec: SandboxSpec) -> None:
         try:
-            image = await self._images.get(sandbox, spec)
-            await self._make(sandbox, spec, image)
-            log.info("sandbox running", extra={"sandbox_id": sandbox.id, "image": spec.image, "elapsed_s": _since(sandbox)})
+            self._still_wanted(sandbox)
+            warm = self.warm.take(spec)
+            if warm is not None:
+                self.roster.has_container(sandbox, warm.container.id)
+                await self._acquiring.give(warm, sandbox, spec, self)
+                self._spawn(rename(self._engine, warm.container.id, sandbox.id))
+                self.look_at(sandbox)
+            else:
+                await self._make(sandbox, spec)
+            log.info(
+                "sandbox running",
+                extra={"sandbox_id": sandbox.id, "image": spec.image, "elapsed_s": _since(sandbox), "warm": warm is not None or None},
+            )
         except (EngineError, OSError, CreationFailed, asyncio.CancelledError) as error:
             if self.stopping or sandbox.state is State.RUNNING:
                 return  # the next server ends it; or its init came while the engine stumbled: it is made
@@ -110,64 +127,40 @@ class Sandboxes:
             sandbox.progress = None
             sandbox.changed.ring()
 
-    async def _make(self, sandbox: LiveSandbox, spec: SandboxSpec, image: Image) -> None:
-        sandbox.progress = "starting the container"
-        workdir = spec.workdir or image.workdir
-        user = image.user if spec.user is None else spec.user
-        sandbox.spec |= {"workdir": workdir, "user": user, "link_version": LINK_VERSION}
-        directory = self.link_directory(sandbox.id)
-        await self._install_init(directory)
-        self.listen(sandbox)
-        host_directory = await self._engine.host_path(directory)
-        self._still_wanted(sandbox)
-        container_id = await self._engine.create(spec, image, host_directory, self.limits(spec), workdir)
-        sandbox.container_id = container_id
-        self._write(self._journal.sandbox_container, sandbox.id, container_id, sandbox.spec)
-        self._still_wanted(sandbox)
-        failpoint("before_container_start")
-        container = await self._engine.start(container_id)
-        failpoint("after_container_start")
-        sandbox.container_pid = container.pid
-        assert sandbox.listener is not None
-        sandbox.listener.accept()
-        await self._first_hello(sandbox, container_id)
+    async def _make(self, sandbox: LiveSandbox, spec: SandboxSpec) -> None:
+        def made(container_id: str) -> None:
+            self.roster.has_container(sandbox, container_id)
+            self._write(self._journal.sandbox_container, sandbox.id, container_id, sandbox.spec)
 
-    async def _first_hello(self, sandbox: LiveSandbox, container_id: str) -> None:
-        deadline = self._loop.time() + _FIRST_HELLO_S
-        while self._loop.time() < deadline:
-            try:
-                await asyncio.wait_for(sandbox.linked.wait(), _HELLO_LOOK_S)
-                return
-            except asyncio.TimeoutError:
-                self._still_wanted(sandbox)
-            found = await self._engine.inspect(container_id)
-            if found is None or not found.running:
-                code = "gone" if found is None else f"exit code {found.exit_code}"
-                raise CreationFailed(f"internal: the sandbox's init ended at once ({code}); is the image of this host's platform?")
-        raise CreationFailed(
-            "engine_unavailable: the sandbox's init cannot reach this server: the engine runs on another machine, or its "
-            "runtime carries no unix sockets across mounts (gVisor, Kata). Run the server beside the engine, with runc"
-        )
+        image = await self._images.get(sandbox, spec)
+        await self._maker.make(
+            sandbox, spec, image, self.limits(spec), listen=lambda: self.listen(sandbox), made=made,
+            check=lambda: self._still_wanted(sandbox),
+        )  # fmt: skip
+
+    def running(self, sandbox: LiveSandbox) -> None:
+        """See `server.hellos.LifeCycle`."""
+        assert sandbox.container_pid is not None
+        assert sandbox.epoch is not None
+        assert sandbox.secret is not None
+        self._journal.sandbox_running(sandbox.id, sandbox.container_pid, sandbox.epoch, sandbox.secret)
 
     def _still_wanted(self, sandbox: LiveSandbox) -> None:
         if sandbox.state not in (State.CREATING, State.RUNNING):
             raise CreationFailed("removed: it was removed while it was being made")
 
     def link_directory(self, sandbox_id: str) -> Path:
-        return self._directory / sandbox_id
-
-    async def _install_init(self, directory: Path) -> None:
-        """The one thing that is mounted into a sandbox: the init, beside the socket."""
-        info = await self._engine.info()
-        try:
-            source = await asyncio.to_thread(init_path, str(info["Architecture"]))
-        except InitUnavailable as error:
-            raise CreationFailed(f"internal: {error}") from error
-        await asyncio.to_thread(_install, source, directory)
+        return self._maker.link_directory(sandbox_id)
 
     def listen(self, sandbox: LiveSandbox) -> None:
-        owner = SandboxLink(sandbox, self._executions, self._journal, self, self._settings.orphan_after_s)
-        sandbox.listener = Listener(self.link_directory(sandbox.id), owner)
+        sandbox.listener = Listener(self.link_directory(sandbox.id), self._owner(sandbox, self))
+
+    def _owner(self, sandbox: LiveSandbox, life_cycle: LifeCycle) -> SandboxLink:
+        return SandboxLink(sandbox, self._executions, self._journal, life_cycle, self._settings.orphan_after_s)
+
+    def _has_room(self, memory_bytes: int) -> bool:
+        taken = self.roster.memory_bytes + self.warm.memory_bytes
+        return not self._room.closed and taken + memory_bytes <= self._settings.capacity_memory_bytes
 
     # ------------------------------------------------------------------------------------------ after a start
 
@@ -178,10 +171,10 @@ class Sandboxes:
             created_at=row.created_at, memory_bytes=row.spec.get("memory_bytes") or self._settings.default_memory_bytes,
             changed=Bell(self._room), reason=row.reason, container_id=row.container_id, container_pid=row.container_pid,
             epoch=row.epoch, secret=row.secret, highest=self._journal.highest_number(row.id), unlinked_at=self._loop.time(),
-            purge=bool(row.spec.get("purge")),
+            purge=bool(row.spec.get("purge")), env=self._env.of(row.id),
         )  # fmt: skip
         sandbox.idle.set()
-        self.live[row.id] = sandbox
+        self.roster.add(sandbox)
         for execution in self._journal.unfinished(row.id):
             self._executions.restore(sandbox, execution)
         if sandbox.state is State.CREATING:
@@ -252,10 +245,12 @@ class Sandboxes:
             return None
         return container is not None and container.running and container.pid == sandbox.container_pid
 
-    def died(self, sandbox_id: str) -> None:
-        """The engine says that this sandbox's container ended. Its link says the rest first."""
-        sandbox = self.live.get(sandbox_id)
-        if sandbox is not None and sandbox.link is None:
+    def died(self, container_id: str) -> None:
+        """The engine says that this container ended. Its link says the rest first."""
+        sandbox = self.roster.of_container(container_id)
+        if sandbox is None:
+            self.warm.died(container_id)
+        elif sandbox.link is None:
             self.look_at(sandbox)
 
     def give_up(self, sandbox: LiveSandbox, reason: str) -> None:
@@ -282,10 +277,10 @@ class Sandboxes:
                 self._write(self._journal.sandbox_removing, sandbox.id, sandbox.reason, True)
             return
         before = sandbox.work
-        pulling = self._images.awaited_by(sandbox)
+        nothing_made = self._images.awaited_by(sandbox) or self._maker.is_waiting(sandbox)
         self._write(self._journal.sandbox_removing, sandbox.id, reason, sandbox.purge)
         sandbox.state, sandbox.reason = rules.after(sandbox.state, Happening.REMOVAL), reason
-        if pulling and before is not None:
+        if nothing_made and before is not None:
             before.cancel()
         sandbox.work = self._spawn(self._remove(sandbox, after=before))
 
@@ -304,9 +299,11 @@ class Sandboxes:
         if sandbox.listener is not None:
             sandbox.listener.close()
         self._write(self._journal.sandbox_over, sandbox.id, state.value, sandbox.reason, time.time())
-        self.live.pop(sandbox.id, None)
+        self.roster.drop(sandbox)
+        self._env.drop(sandbox.id)
         shutil.rmtree(self.link_directory(sandbox.id), ignore_errors=True)
         sandbox.changed.ring()
+        self.warm.refill()
 
     # ----------------------------------------------------------------------------------------------- sweeping
 
@@ -314,15 +311,28 @@ class Sandboxes:
         """ORPHAN: containers that are labelled ours and that the journal does not have live are removed, and what a server
         that died left of their directories."""
         for directory in self._directory.iterdir():
-            if directory.name not in self.live:
+            if not (directory.name in self.live or self.warm.holds(directory.name)):
                 shutil.rmtree(directory, ignore_errors=True)
-        for container_id, sandbox_id in (await self._engine.ours()).items():
-            if sandbox_id not in self.live:
-                log.warning("orphan removed", extra={"sandbox_id": sandbox_id, "container_id": container_id[:12]})
+        self._env.drop_all_but(self.live)
+        for container_id, made_for in (await self._engine.ours()).items():
+            # By its id: one that was warm still has the label of its time on the shelf.
+            if not (self.roster.of_container(container_id) or made_for in self.live or self.warm.holds(made_for)):
+                log.warning("orphan removed", extra={"sandbox_id": made_for, "container_id": container_id[:12]})
                 try:
                     await self._engine.remove(container_id)
                 except EngineError as error:  # the others' turn is not to be held up by one
                     log.warning("engine: %s; trying again", error.detail, extra={"container_id": container_id[:12]})
+        await self.warm.look()
+
+    def images_changed(self) -> None:
+        """The engine says that an image's name may mean another one than before."""
+        self._spawn(self._look_at_images())
+
+    async def _look_at_images(self) -> None:
+        try:
+            await self.warm.look()
+        except EngineError as error:
+            log.debug("images not looked at, the sweep does: %s", error.detail)
 
     # -------------------------------------------------------------------------------------------------- tasks
 
@@ -359,12 +369,14 @@ class Sandboxes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.warm.stop()
         self.cut()
 
     def cut(self) -> None:
         """Do and hear nothing more; what there is stays as it is. Where a commit failed, an ending that an init says again
         would be acknowledged by what memory has, without being in the journal (ACKAFTER)."""
         self.stopping = True
+        self.warm.cut()
         for task in list(self._tasks):
             task.cancel()
         for sandbox in self.live.values():
@@ -384,10 +396,3 @@ def _creation_reason(error: BaseException) -> str:
 
 def _since(sandbox: LiveSandbox) -> float:
     return round(time.time() - sandbox.created_at, 3)
-
-
-def _install(init: Path, directory: Path) -> None:
-    directory.mkdir(exist_ok=True)
-    directory.chmod(0o755)  # whatever the umask: with remapped users, root of the sandbox is nobody here
-    shutil.copyfile(init, directory / "init")
-    (directory / "init").chmod(0o755)

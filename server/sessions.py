@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from remote_env.protocol import ExecutionSpec, Outcome
 from server import messages
+from server.initage import made_before
 from server.journal import Journal
 from server.live import LiveExecution, LiveSandbox
 from server.machines.execution import State
@@ -21,15 +22,15 @@ def check_link(sandbox: LiveSandbox, spec: ExecutionSpec) -> None:
         return
     wanted = None
     if spec.opens is not None or spec.session is not None:
-        wanted = "session: this sandbox was made before the server was upgraded and has none"
+        wanted = "session"
     elif spec.tty is not None:
-        wanted = "tty: this sandbox was made before the server was upgraded and has no terminals"
+        wanted = "tty"
     elif spec.stdin_path is not None:
-        wanted = "stdin_path: this sandbox was made before the server was upgraded and opens no files"
+        wanted = "stdin_path"
     elif spec.streams == "split" and sandbox.link_version < messages.SPLIT_SINCE:
-        wanted = "streams: this sandbox was made before the server was upgraded and keeps one output only"
+        wanted = "streams"
     if wanted is not None:
-        raise ProblemError("invalid", f"{wanted}: make a new sandbox", id=spec.id)
+        raise made_before(wanted, spec.id)
 
 
 def session_for(

@@ -21,6 +21,7 @@ from remote_env.paths import default_data_dir
 from remote_env.protocol import DEFAULT_PORT
 from server import failpoints
 from server.listen import is_loopback
+from server.profiles import WARM, Warm
 from server.units import COUNT, DURATION, NUMBER, PATH, PATHS, PORT, SIZE, SWITCH, TEXT, TEXTS, Kind, choice, show_duration
 
 ENV_PREFIX = "REMOTE_ENV_SERVER_"
@@ -36,6 +37,12 @@ class SettingsError(Exception):
 def host_memory_bytes() -> int:
     """The machine's memory, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def creations_at_once() -> int:
+    """An engine makes no more containers a second with more at once: with two CPUs as many with three as with sixteen, as long as
+    nothing else wants them. Some more than that take their share of a busy machine."""
+    return 4 * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,18 @@ class Settings:
         default_factory=host_memory_bytes,
         metadata=_row(SIZE, "Memory of all sandboxes together.", shown="the host's"),
     )
+    max_creations: int = field(
+        default_factory=creations_at_once,
+        metadata=_row(COUNT, "Containers made at once; further ones wait their turn.", shown="four times the host's CPUs"),
+    )
+    warm: tuple[Warm, ...] = field(
+        default=(),
+        metadata=_row(
+            WARM,
+            "So many sandboxes of IMAGE are kept ready, to be had in milliseconds. Options after commas: cpus=2, memory=4g, pids=512, "
+            "shm=1g, network=none, platform=linux/arm64, read-only=true, no-new-privileges=false.",
+        ),
+    )
     max_executions: int = field(default=1024, metadata=_row(COUNT, "Executions at once, over all sandboxes."))
     min_free_disk_bytes: int = field(default=2 << 30, metadata=_row(SIZE, "Below this much free disk no new work is taken."))
     retention_s: float = field(default=86400.0, metadata=_row(DURATION, "How long results outlive their sandbox."))
@@ -156,11 +175,15 @@ class Settings:
                 "(the larger of 30m and max_timeout + 30s): a result could be gone before its caller asks for it"
             )
         never_zero = (
-            "default_pids", "max_executions", "max_timeout_s", "sweep_every_s", "keep_alive_s", "stream_heartbeat_s", "orphan_after_s",
+            "default_pids", "max_creations", "max_executions", "max_timeout_s", "sweep_every_s", "keep_alive_s", "stream_heartbeat_s",
+            "orphan_after_s",
         )  # fmt: skip
         for name in never_zero:
             if not getattr(self, name):
                 raise SettingsError(f"{_public(name)} cannot be 0")
+        for each in self.warm:
+            if (each.profile.memory_bytes or 0) > self.max_sandbox_memory_bytes:
+                raise SettingsError(f"warm: a sandbox of {each.profile.image} asks for more memory than max_sandbox_memory allows")
         return self
 
 

@@ -95,10 +95,10 @@ class SpoolFile:
         limit: bytes to keep.
     """
 
-    __slots__ = ("_fd", "_full_at", "_hole", "_punched", "limit", "path", "total", "widened")
+    __slots__ = ("_fd", "_full_at", "_hole", "_name", "_punched", "limit", "total", "widened")
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self.path = path
+    def __init__(self, path: Path | str, limit: int) -> None:
+        self._name = os.fspath(path)
         self.limit = limit
         self.widened = False
         self._punched = 0
@@ -106,15 +106,19 @@ class SpoolFile:
         self._full_at: int | None = None
         self._fd = -1
         self.total = 0
-        if os.path.exists(path):
+        if os.path.exists(self._name):
             self._open()
+
+    @property
+    def path(self) -> Path:
+        return Path(self._name)
 
     def _open(self) -> None:
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.total = os.fstat(self._fd).st_size
         if self.total:
             try:
@@ -329,11 +333,14 @@ class Spool:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, execution_id: str, stream: Stream = "merged") -> Path:
+        return Path(self._name(execution_id, stream))
+
+    def _name(self, execution_id: str, stream: Stream) -> str:
         # Ids made in one millisecond share their beginning, so the end spreads them. No id has a dot in it.
-        return Path(f"{self._root}/{execution_id[-2:]}/{execution_id}{'.err' if stream == 'stderr' else ''}")
+        return f"{self._root}/{execution_id[-2:]}/{execution_id}{'.err' if stream == 'stderr' else ''}"
 
     def open(self, execution_id: str, limit: int, stream: Stream = "merged") -> SpoolFile:
-        return SpoolFile(self.path(execution_id, stream), limit)
+        return SpoolFile(self._name(execution_id, stream), limit)  # made into a path where there is output: most have none
 
     def remove(self, execution_id: str) -> None:
         """All that is there of its output."""

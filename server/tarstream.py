@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 BLOCK = 512
-_EXTENSION_LIMIT = 1 << 20  # bytes of one pax header or long name
+_EXTENSION_LIMIT = 1 << 20  # bytes of the pax headers and long names before one member
 _SIZE_LIMIT = 1 << 62  # bytes of one member
 _KNOWN = (b"path", b"linkpath", b"size", b"mtime")  # records of pax headers that count
 _SPARSE = "it holds sparse files, which are not supported: pack them as they are"
@@ -67,6 +67,7 @@ class TarReader:
         self._padding = 0  # bytes behind it
         self._extends: tuple[bytes, int] | None = None  # type and size of the extension being read
         self._next = _Extension()
+        self._extension_bytes = 0  # of all extensions before a member
         self._global: dict[bytes, bytes] = {}
         self._zeros = 0  # blocks of them in a row
         self.ended = False  # its end blocks were seen; what follows is passed over
@@ -118,11 +119,15 @@ class TarReader:
         if type_ in (_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK):
             if not 0 < size <= _EXTENSION_LIMIT:
                 raise BadArchive(f"an extended header is empty or larger than {_EXTENSION_LIMIT} bytes")
+            self._extension_bytes += size if type_ != _PAX_GLOBAL else 0  # of those the last counts, whatever came before
+            if self._extension_bytes > _EXTENSION_LIMIT:
+                raise BadArchive(f"the extended headers of one member are larger than {_EXTENSION_LIMIT} bytes")
             self._extends = type_, size
             self._padding = 0
             return
         member = self._member(block, type_, size)
         self._next = _Extension()
+        self._extension_bytes = 0
         self._content, self._padding = member.size, -member.size % BLOCK
         events.append(member)
 

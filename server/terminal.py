@@ -10,6 +10,7 @@ import os
 import struct
 import termios
 
+_TYPISTS = 64  # whose input is counted: one that was not seen for longer than so many others is no longer known
 _AGAIN_S = 0.1  # a terminal that has room again may say so to nobody: it is looked at so often
 
 
@@ -28,6 +29,9 @@ class Terminal:
 
     def __init__(self, counted: bool) -> None:
         self.count: int | None = 0 if counted else None
+        self._typists: dict[str, int] = {}  # bytes of input that each has given it, the latest to come last
+        self._typists_known = counted  # whether one that is not among them has given it none
+        self._size: tuple[int, int] | None = None  # that it is to have when it is there
         self.turn = asyncio.Lock()
         self._fd = -1
         self._waiting: asyncio.Event | None = None
@@ -41,6 +45,8 @@ class Terminal:
         self.detach()
         self._fd = os.dup(master)
         os.set_blocking(self._fd, False)
+        if self._size is not None:
+            self.resize(*self._size)
 
     def detach(self) -> None:
         if self._fd >= 0:
@@ -54,9 +60,25 @@ class Terminal:
             self._waiting.set()
             self._waiting = None
 
-    async def type_in(self, data: bytes, within_s: float) -> int:
+    def seat(self, typist: str) -> int | None:
+        """Somebody comes, or comes again. How many bytes of input they have given it; None where that is not known any more: then
+        their count begins anew."""
+        known = typist in self._typists or self._typists_known
+        had = self._typists[typist] = self._typists.pop(typist, 0)
+        while len(self._typists) > _TYPISTS:
+            del self._typists[next(iter(self._typists))]
+            self._typists_known = False
+        return had if known else None
+
+    def typed_by(self, typist: str) -> int:
+        """How many bytes of input they have given it since their count began."""
+        return self._typists.get(typist, 0)
+
+    async def type_in(self, data: bytes, within_s: float, typist: str | None = None) -> int:
         """Give it these bytes, as fast as the program reads them. For whoever holds `turn`.
 
+        Args:
+            typist: whose they are, and are counted for.
         Returns:
             How many it took within that time, in seconds.
         Raises:
@@ -88,6 +110,8 @@ class Terminal:
             left = left[taken:]
             if self.count is not None:
                 self.count += taken
+            if typist is not None:
+                self._typists[typist] = self._typists.get(typist, 0) + taken
         return len(data) - len(left)
 
     async def _room(self, seconds: float) -> None:
@@ -102,7 +126,8 @@ class Terminal:
                 self._rest()
 
     def resize(self, rows: int, cols: int) -> None:
-        """Its size in characters; what runs on it gets SIGWINCH. Raises TerminalClosed."""
-        if self._fd < 0:
-            raise TerminalClosed
+        """Its size in characters, from now on, or as soon as it is there; what runs on it gets SIGWINCH."""
+        self._size = None if self.open else (rows, cols)
+        if not self.open:
+            return
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))

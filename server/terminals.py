@@ -24,12 +24,20 @@ Follow = Callable[[str, str, Position | None], tuple[Correlation, AsyncGenerator
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where bytes of input stand: behind how many others of the same typist."""
+
+    typist: str
+    offset: int
+
+
+@dataclass(frozen=True)
 class TerminalView:
     """What somebody at a terminal gets to see.
 
     Attributes:
         offset: into the whole output, at which `events` begin.
-        input_count: bytes of input it was given before; None where nobody knows.
+        input_count: bytes of input it was given before (by the typist, where one is named); None where nobody knows.
         events: see `server.events.follow`.
     """
 
@@ -76,33 +84,39 @@ class Terminals:
                 raise ProblemError("too_many", detail, _RETRY_S, eid, known.about)
             return terminal.count
 
-    async def type_on(self, eid: str, epoch: str, data: bytes) -> None:
+    async def type_on(self, eid: str, epoch: str, data: bytes, place: Place | None = None) -> None:
         """Give its terminal these bytes behind all that it has had; waits for the program to be there, and to read them. One that
-        does not read keeps nobody else from having a turn, and being told so."""
+        does not read keeps nobody else from having a turn, and being told so. `place`: what the typist has given it already, over
+        another link, is not typed again. Raises invalid, too: bytes before them are missing."""
         known, _, terminal = await self._open(eid, epoch, _FOR_EVER_S)
+        end = 0 if place is None else place.offset + len(data)
+        typist = None if place is None else place.typist
         while data:
             async with terminal.turn:
+                if typist is not None:
+                    missing = end - terminal.typed_by(typist)
+                    if missing > len(data):
+                        raise known.refuse("invalid", f"has not had the {missing - len(data)} bytes of this typist's before these")
+                    data = data[len(data) - max(0, missing) :]
                 try:
-                    data = data[await terminal.type_in(data, _READ_S) :]
+                    data = data[await terminal.type_in(data, _READ_S, typist) :]
                 except TerminalClosed:
                     raise known.refuse("wrong_state", "is over") from None
 
     async def resize(self, eid: str, epoch: str, rows: int, cols: int) -> Execution:
-        """The size of its terminal, in characters, from now on."""
-        known, live, terminal = await self._open(eid, epoch)
-        try:
-            terminal.resize(rows, cols)
-        except TerminalClosed:
-            raise known.refuse("wrong_state", "is over") from None
+        """The size of its terminal, in characters, from now on, or from its start on."""
+        _, live, terminal = self._find(eid, epoch)
+        terminal.resize(rows, cols)
         return answers.live_answer(live)
 
-    def view(self, eid: str, epoch: str, offset: int | None) -> TerminalView:
+    def view(self, eid: str, epoch: str, offset: int | None, typist: str | None = None) -> TerminalView:
         """What its terminal shows from this offset into its whole output on; None: from now on. Of an execution that is over,
-        too."""
+        too. `typist`: who looks, and types by `Place`."""
         known = self._lookup.find(eid, epoch)
         if known.live is not None:
             on_terminal, shown = known.live.terminal is not None, known.live.total_bytes
-            count = known.live.terminal.count if known.live.terminal is not None else None
+            seen = known.live.terminal
+            count = None if seen is None else seen.count if typist is None else seen.seat(typist)
         else:
             assert known.row is not None
             assert known.row.final is not None
@@ -115,14 +129,17 @@ class Terminals:
 
     async def _open(self, eid: str, epoch: str, within_s: float = _START_S) -> tuple[Known, LiveExecution, Terminal]:
         """Its terminal, once it is there: its start may be a moment away, or its init's link."""
-        known = self._lookup.find(eid, epoch)
-        live = known.live
-        if live is None:
-            raise known.refuse("wrong_state", "is over")
-        terminal = live.terminal
-        if terminal is None:
-            raise known.refuse("wrong_state", "runs on no terminal")
+        known, live, terminal = self._find(eid, epoch)
         await live.moved.until(lambda: terminal.open or live.ended_at is not None, within_s)
         if not terminal.open:
             raise known.refuse("wrong_state", "is over" if live.ended_at is not None else "has not started, or cannot be reached just now")
         return known, live, terminal
+
+    def _find(self, eid: str, epoch: str) -> tuple[Known, LiveExecution, Terminal]:
+        known = self._lookup.find(eid, epoch)
+        live = known.live
+        if live is None or live.ended_at is not None:
+            raise known.refuse("wrong_state", "is over")
+        if live.terminal is None:
+            raise known.refuse("wrong_state", "runs on no terminal")
+        return known, live, live.terminal

@@ -131,11 +131,13 @@ class Kind:
         metavar: what `--help` shows in its place.
         parse: from a flag, an environment variable or a TOML value; ValueError with the end of a sentence.
         show: the value in words that `parse` reads again.
+        repeatable: a list; on the command line each of its members may have a flag of its own.
     """
 
     metavar: str
     parse: Callable[[object], Any]
     show: Callable[[Any], str] = str
+    repeatable: bool = False
 
 
 TEXT = Kind("TEXT", parse_text)
@@ -146,8 +148,8 @@ NUMBER = Kind("NUMBER", parse_number)
 SIZE = Kind("SIZE", parse_size, show_size)
 DURATION = Kind("DURATION", parse_duration, show_duration)
 SWITCH = Kind("true|false", parse_switch, lambda value: "true" if value else "false")
-TEXTS = Kind("TEXT", parse_texts, _show_list)
-PATHS = Kind("PATH", parse_paths, _show_list)
+TEXTS = Kind("TEXT", parse_texts, _show_list, repeatable=True)
+PATHS = Kind("PATH", parse_paths, _show_list, repeatable=True)
 
 
 def choice(*words: str) -> Kind:

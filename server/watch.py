@@ -1,4 +1,4 @@
-"""Watches the engine: which of our containers die, and whether the engine itself goes away."""
+"""Watches the engine: which of our containers die, which names may mean other images, and whether the engine itself goes away."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ _RECENT_S = 60.0  # a death this soon after the engine came back is the engine's
 
 
 class EngineWatch:
-    """A thread that reads the engine's events. Deaths are a hint to look sooner: nothing relies on them alone.
+    """A thread that reads the engine's events. They are hints to look sooner: nothing relies on them alone.
 
     Args:
-        on_death: called on the event loop with the sandbox's id.
+        on_death: called on the event loop with the container's id.
+        on_image: called on the event loop when some image's name may mean another image than before.
         on_back: called on the event loop when the engine answers again after it was away.
     """
 
-    def __init__(self, engine: Engine, on_death: Callable[[str], None], on_back: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, on_death: Callable[[str], None], on_image: Callable[[], None], on_back: Callable[[], None]
+    ) -> None:  # fmt: skip
         self._engine = engine
         self._on_death = on_death
+        self._on_image = on_image
         self._on_back = on_back
         self._loop = asyncio.get_running_loop()
         self._up = asyncio.Event()
@@ -39,8 +43,11 @@ class EngineWatch:
         pause, most = _RECONNECT_S
         while not self._stop.is_set():
             try:
-                for sandbox_id in self._engine.deaths(lambda: self._tell(self._is_up)):
-                    self._tell(self._on_death, sandbox_id)
+                for container_id in self._engine.news(lambda: self._tell(self._is_up)):
+                    if container_id is None:
+                        self._tell(self._on_image)
+                    else:
+                        self._tell(self._on_death, container_id)
             except EngineError as error:
                 log.debug("engine events ended: %s", error)
             self._tell(self._is_down)

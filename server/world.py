@@ -36,6 +36,7 @@ from server.machines.sandbox import State
 from server.metrics import Metrics
 from server.outputs import Outputs
 from server.problems import ProblemError
+from server.pruning import Pruning
 from server.retention import Retention
 from server.sandboxes import Sandboxes
 from server.settings import Settings
@@ -92,7 +93,8 @@ class World:
         self._file_agents = FileAgents()
         self._leases = Leases(self._sandboxes.live, self._lease_over)
         self._metrics.watch(
-            running=lambda: len(self._executions.live), sessions=self._executions.sessions, sandboxes=self._by_state
+            running=lambda: len(self._executions.live), sessions=self._executions.sessions, sandboxes=self._by_state,
+            warm=self._sandboxes.warm.stock,
         )  # fmt: skip
         self._outputs = Outputs(self._lookup, self._spool, self._room, self._settings.stream_heartbeat_s)
         self.terminals = Terminals(self._lookup, self._outputs.follow)
@@ -100,10 +102,12 @@ class World:
         boot, before = _boot_id(), self._journal.meta("boot_id")
         for row in self._journal.live_sandboxes():
             self._sandboxes.restore(row, host_restarted=before is not None and before != boot)
+        self._sandboxes.warm.start(host_restarted=before is not None and before != boot)
         if before != boot:
             self._journal.set_meta("boot_id", boot)
+        self._pruning = Pruning(self._journal, self._spool)
         self._retention = Retention(self._journal, self._settings.retention_s, boot)
-        self._watch = EngineWatch(self._engine, self._sandboxes.died, self._engine_back)
+        self._watch = EngineWatch(self._engine, self._sandboxes.died, self._sandboxes.images_changed, self._engine_back)
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
         self._sweeper.add_done_callback(self._swept)
         log.info("ready", extra={"sandboxes": len(self._sandboxes.live), "executions": len(self._executions.live)})
@@ -159,12 +163,7 @@ class World:
 
     async def _retire(self) -> None:
         """Let go of what is beyond retention, in small steps."""
-        before = self._retention.horizon()
-        while ids := self._journal.expirable(before):
-            for execution_id in ids:
-                self._spool.remove(execution_id)
-            self._journal.expire(ids)
-            await asyncio.sleep(0)
+        await self._pruning.run(self._retention.horizon())
         if self._executions.wiping.wiped:
             self._journal.checkpoint()
             self._executions.wiping.wiped = False
@@ -231,7 +230,7 @@ class World:
 
     def renew(self, run_id: str) -> LeaseAnswer:
         self._leases.renew(run_id)
-        mine = [sandbox for sandbox in self._sandboxes.live.values() if sandbox.run_id == run_id]
+        mine = list(self._sandboxes.roster.of_run(run_id))
         gone = self._journal.gone_since(run_id, time.time() - _GONE_LATELY_S)
         left = min((self._leases.left_s(sandbox) for sandbox in mine), default=None)
         return LeaseAnswer(run_id=run_id, expires_in_s=left, live=[s.id for s in mine if s.takes_work], gone=gone)
@@ -382,9 +381,10 @@ class World:
             capacity={
                 "sandboxes": len(self._sandboxes.live), "executions": len(self._executions.live),
                 "max_executions": self._settings.max_executions,
-                "memory_bytes": sum(sandbox.memory_bytes for sandbox in self._sandboxes.live.values()),
+                "memory_bytes": self._sandboxes.roster.memory_bytes,
                 "capacity_memory_bytes": self._settings.capacity_memory_bytes,
                 "free_disk_bytes": self._spool.free_bytes(), "min_free_disk_bytes": self._settings.min_free_disk_bytes,
+                "warm": [stock._asdict() for stock in self._sandboxes.warm.stock()],
             },
         )  # fmt: skip
 

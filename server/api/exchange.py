@@ -10,11 +10,13 @@ from fastapi import Request
 from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from remote_env.digest import DIGEST_HEADER, content_digest, is_damaged
 from remote_env.protocol import EPOCH_HEADER, ID_PATTERN, Execution
+from server.connections import CONNECTION, HttpProtocol
 from server.correlation import Correlation
-from server.gate import ABOUT
+from server.gate import ABOUT, MARKS
 from server.problems import ProblemError, describe
 
 LONGEST_WAIT_S = 60.0  # longer silences are cut by idle limits on the way
@@ -106,6 +108,24 @@ def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     return Response(body, status, {**(headers or {}), DIGEST_HEADER: content_digest(body)}, JSON)
 
 
+class ExecutionAnswer(Response):
+    """An execution as the answer, marked as being about it. Sent in one write where the connection can do that."""
+
+    def __init__(self, execution: Execution, status: int) -> None:
+        body: bytes = execution.__pydantic_serializer__.to_json(execution)
+        about = Correlation.of(execution).headers()
+        headers = {**about, DIGEST_HEADER: content_digest(body), "content-length": str(len(body)), "content-type": JSON}
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection: HttpProtocol | None = scope.get(CONNECTION)
+        if connection is None or not connection.answer(scope, self.status_code, (*self.raw_headers, *scope[MARKS]), bytes(self.body)):
+            await super().__call__(scope, receive, send)
+
+
 def answer_execution(execution: Execution, status: int = 200) -> Response:
     """An execution as the answer, marked as being about it."""
-    return answer(execution, status, Correlation.of(execution).headers())
+    return ExecutionAnswer(execution, status)

@@ -21,11 +21,13 @@ from server.api import docs
 from server.api.exchange import answer, epoch, path_id
 from server.api.output import parse_range
 from server.api.services import Services
+from server.bodies import Bodies
 from server.fileagent import AgentError, AgentLost
 from server.filecontent import FileCut, off_loop
 from server.filepacking import TreePacker
 from server.files import OpenFile
 from server.fileunpacking import unpack
+from server.lifetime import Lifetime
 from server.problems import ProblemError, problem_response
 
 log = logging.getLogger("server.files")
@@ -165,8 +167,9 @@ async def _shape(request: Request, file: OpenFile, digested: bool, source: Async
     return Streamed(pieces, source.pop_all(), status_code=status, headers=headers, media_type=media_type)
 
 
-def file_routes(services: Services) -> APIRouter:
+def file_routes(services: Services, lifetime: Lifetime) -> APIRouter:
     router = APIRouter(tags=["files"])
+    bodies = Bodies(lifetime)
 
     def begin(request: Request) -> tuple[str, str, Asked, dict[str, str]]:
         """The sandbox, its epoch, the query, and the headers by which every answer says what it is about."""
@@ -203,17 +206,14 @@ def file_routes(services: Services) -> APIRouter:
     async def write(request: Request) -> Response:
         sid, given_epoch, asked, about = begin(request)
         form, parents = asked.form_of("tar"), asked.flag("parents")
-        length = request.headers.get("content-length", "")
         hashed = request.headers.get("content-type", "").partition(";")[0].strip().lower() == HASHED
         async with services.files(sid, given_epoch, asked.user) as files:
             path = files.absolute(asked.path)
-            if form == "tar":
-                tree = await unpack(files.agent, path, request.stream(), hashed=hashed, parents=parents)
-                return answer(tree, headers=about)
-            written, replaced = await files.write(
-                path, request.stream(), size=int(length) if length.isdigit() else None, hashed=hashed, mode=asked.mode(),
-                parents=parents,
-            )  # fmt: skip
+            with bodies.of(request) as body:
+                if form == "tar":
+                    tree = await unpack(files.agent, path, body, hashed=hashed, parents=parents)
+                    return answer(tree, headers=about)
+                written, replaced = await files.write(path, body, hashed=hashed, mode=asked.mode(), parents=parents)
         return answer(written, 200 if replaced else 201, about)
 
     async def remove(request: Request) -> Response:

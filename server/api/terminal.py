@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -15,9 +16,11 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from remote_env.digest import DIGEST_HEADER, is_damaged
 from remote_env.protocol import (
+    COUNTED_SUBPROTOCOL,
     INPUT_LIMIT,
     OFFSET_HEADER,
     TERMINAL_SUBPROTOCOL,
+    TYPIST_OFFSET_BYTES,
     Execution,
     InputAnswer,
     ResizeRequest,
@@ -30,11 +33,12 @@ from server.events import End, Gap, Piece, Stopping
 from server.lifetime import RETRY_AFTER_STOP_S
 from server.metrics import Metrics
 from server.problems import ProblemError, describe
-from server.terminals import Terminals, TerminalView
+from server.terminals import Place, Terminals, TerminalView
 
 log = logging.getLogger("server.terminal")
 
 _OFFSET_DIGITS = 18
+_TYPIST = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _UNREAD = 4 << 20  # bytes typed that no program reads, for which one connection is answered for; then it is closed
 _NORMAL, _GOING_AWAY = 1000, 1001  # RFC 6455 §7.4.1
 _PROBLEM = 4000  # and the status of the problem
@@ -42,6 +46,7 @@ _PROBLEM = 4000  # and the status of the problem
 
 def terminal_routes(services: Services, terminals: Terminals, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["executions"])
+    seats: dict[tuple[str, str], _Connection] = {}
 
     async def type_in(request: Request) -> Response:
         eid, given_epoch, offset = path_id(request), epoch(request), _offset(request)
@@ -60,14 +65,30 @@ def terminal_routes(services: Services, terminals: Terminals, metrics: Metrics) 
     async def terminal(websocket: WebSocket) -> None:
         # Refused before it is accepted, a WebSocket is answered as any request is.
         eid, given_epoch = path_id(websocket), epoch(websocket)
-        view = terminals.view(eid, given_epoch, _from(websocket))
+        offset, typist = _from(websocket), _typist(websocket)
         offered = websocket.scope["subprotocols"]
-        if TERMINAL_SUBPROTOCOL not in offered:
+        subprotocol = COUNTED_SUBPROTOCOL if typist is not None and COUNTED_SUBPROTOCOL in offered else TERMINAL_SUBPROTOCOL
+        view = terminals.view(eid, given_epoch, offset, typist if subprotocol == COUNTED_SUBPROTOCOL else None)
+        if subprotocol not in offered:
             raise ProblemError("invalid", f"Sec-WebSocket-Protocol: offer {TERMINAL_SUBPROTOCOL}", id=eid)
         headers = [(name.lower().encode(), value.encode()) for name, value in view.about.headers().items()]
-        await websocket.accept(TERMINAL_SUBPROTOCOL, headers)
-        with metrics.terminal():
-            await _Connection(websocket, services, terminals, view, given_epoch).run()
+        if typist is None or subprotocol == TERMINAL_SUBPROTOCOL:
+            await websocket.accept(subprotocol, headers)
+            with metrics.terminal():
+                await _Connection(websocket, services, terminals, view, given_epoch, None).run()
+            return
+        connection = _Connection(websocket, services, terminals, view, given_epoch, typist)
+        older = seats.get((eid, typist))
+        if older is not None:
+            older.leave()  # dead for its typist, whatever it is for us; what it has still to type comes over this one
+        seats[eid, typist] = connection
+        try:
+            await websocket.accept(subprotocol, headers)
+            with metrics.terminal():
+                await connection.run()
+        finally:
+            if seats.get((eid, typist)) is connection:
+                del seats[eid, typist]
 
     router.add_api_route(
         "/v1/executions/{id}/input", type_in, methods=["POST"], summary="Type into a terminal, exactly once",
@@ -100,6 +121,13 @@ def _from(websocket: WebSocket) -> int | None:
     return None if value is None else _number(value, "from: an offset into the output")
 
 
+def _typist(websocket: WebSocket) -> str | None:
+    value = websocket.query_params.get("typist")
+    if value is not None and not _TYPIST.fullmatch(value):
+        raise ProblemError("invalid", "typist: 8 to 64 letters, digits, _ and -")
+    return value
+
+
 def _number(value: str, what: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= _OFFSET_DIGITS):
         raise ProblemError("invalid", what)
@@ -107,29 +135,40 @@ def _number(value: str, what: str) -> int:
 
 
 class _Connection:
-    """One accepted WebSocket. It ends with the execution, the server, or whoever sits at the other end."""
+    """One accepted WebSocket. It ends with the execution, the server, or whoever sits at the other end.
 
-    def __init__(self, websocket: WebSocket, services: Services, terminals: Terminals, view: TerminalView, epoch: str) -> None:
+    `typist`: says of each message of input where it stands.
+    """
+
+    def __init__(
+        self, websocket: WebSocket, services: Services, terminals: Terminals, view: TerminalView, epoch: str, typist: str | None
+    ) -> None:
         self._websocket = websocket
         self._services = services
         self._terminals = terminals
         self._view = view
         self._id, self._epoch = view.about.execution_id, epoch
-        self._typed: asyncio.Queue[bytes] = asyncio.Queue()
+        self._typist = typist
+        self._typed: asyncio.Queue[tuple[bytes, Place | None]] = asyncio.Queue()
         self._unread = 0
+        self._left = asyncio.Event()
+
+    def leave(self) -> None:
+        """Its typist has another link now."""
+        self._left.set()
 
     async def run(self) -> None:
-        showing, hearing, typing = (asyncio.create_task(each) for each in (self._show(), self._hear(), self._type()))
-        tasks = {showing, hearing, typing}
+        tasks = [asyncio.create_task(each) for each in (self._show(), self._hear(), self._leave(), self._type())]
+        typing, others = tasks[-1], tasks[:-1]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if done == {typing} and typing.exception() is None:  # the program's end is why it takes no more: show that
-                done, _ = await asyncio.wait({showing, hearing}, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        first = next(task for task in (showing, hearing, typing) if task in done)
+        first = next(task for task in tasks if task in done)
         code, reason = self._why(first)
         if self._websocket.application_state is WebSocketState.CONNECTED and self._websocket.client_state is WebSocketState.CONNECTED:
             await self._websocket.close(code, reason)
@@ -161,6 +200,10 @@ class _Connection:
                     break
         return _GOING_AWAY, f"the server stops: come again in {RETRY_AFTER_STOP_S:g} s"
 
+    async def _leave(self) -> tuple[int, str]:
+        await self._left.wait()
+        return _GOING_AWAY, "its typist has come over another link"
+
     async def _say(self, message: dict[str, Any]) -> None:
         await self._websocket.send_text(json.dumps(message))
 
@@ -177,19 +220,30 @@ class _Connection:
                     if error.problem.code != "wrong_state":  # it is over: that is shown
                         raise
             elif data:
-                self._unread += len(data)
+                typed, place = self._placed(data)
+                self._unread += len(typed)
                 if self._unread > _UNREAD:
                     raise ProblemError("too_many", f"execution {self._id} does not read what is typed", id=self._id)
-                self._typed.put_nowait(data)
+                self._typed.put_nowait((typed, place))
 
     async def _type(self) -> tuple[int, str]:
         while True:
-            data = await self._typed.get()
+            data, place = await self._typed.get()
             try:
-                await self._terminals.type_on(self._id, self._epoch, data)
-            except ProblemError:
+                await self._terminals.type_on(self._id, self._epoch, data, place)
+            except ProblemError as error:
+                if error.problem.code == "invalid":
+                    raise
                 return _NORMAL, ""
             self._unread -= len(data)
+
+    def _placed(self, message: bytes) -> tuple[bytes, Place | None]:
+        if self._typist is None:
+            return message, None
+        if len(message) < TYPIST_OFFSET_BYTES:
+            raise ProblemError("invalid", f"a binary message begins with an offset of {TYPIST_OFFSET_BYTES} bytes", id=self._id)
+        offset = int.from_bytes(message[:TYPIST_OFFSET_BYTES], "big")
+        return message[TYPIST_OFFSET_BYTES:], Place(self._typist, offset)
 
     async def _obey(self, text: str) -> None:
         """Resize, or a signal. Raises ProblemError."""

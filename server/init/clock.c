@@ -7,7 +7,7 @@
 #define DAY_MS (24ll * 3600 * 1000)
 #define LONGEST_MS (1ll << 50) /* keeps sums within 64 bits */
 #define LOOK_MS 50             /* how often pipes are looked at while the server is away */
-#define EARLY_MS 100           /* a shell that has just begun may be between fork and exec, where a SIGINT is lost on it */
+#define EARLY_MS 100           /* of a command, within which it is interrupted twice */
 #define SIGNAL_RETRY_MS 1      /* until the runner has forked its command */
 
 static int64_t orphan_ms = DAY_MS;
@@ -66,8 +66,7 @@ void clock_condemn(struct execution *e, uint8_t cause)
     e->hunt.phase = HUNT_GRACE;
     e->hunt.next = now_ms() + e->hunt.grace_ms;
     e->signals |= 1ull << ((session_is_command(e) ? SIGINT : SIGTERM) - 1);
-    if (session_is_command(e) && now_ms() - e->began < EARLY_MS)
-        e->hunt.interrupt_at = now_ms() + EARLY_MS;
+    e->hunt.interrupt_again = session_is_command(e) && now_ms() - e->began < EARLY_MS;
     if (e->session && !session_is_command(e))
         e->signals |= 1ull << (SIGHUP - 1); /* an interactive shell has no ear for SIGTERM */
     table_send_signals(e);

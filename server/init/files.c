@@ -85,7 +85,8 @@ void close_handle(struct handle *h)
 {
     if (h->file >= 0) {
         close(h->file);
-        unlinkat(h->directory, h->temporary, 0); /* committed: it has another name by now */
+        if (!h->unnamed)
+            unlinkat(h->directory, h->temporary, 0); /* committed: it has another name by now */
     }
     close(h->directory);
     h->directory = h->file = -1;
@@ -124,8 +125,11 @@ static bool parse(char *packet, size_t size, uint32_t *number)
     asked.mode = take_u32(&c);
     asked.mtime.tv_sec = (time_t)take_u64(&c);
     asked.mtime.tv_nsec = take_u32(&c);
-    return what >> 16 == 0 && asked.mtime.tv_nsec < 1000000000 && copy_string(&c, asked.path, sizeof asked.path)
-        && copy_string(&c, asked.other, sizeof asked.other) && !c.bad && c.at == c.end;
+    bool whole = what >> 16 == 0 && asked.mtime.tv_nsec < 1000000000 && copy_string(&c, asked.path, sizeof asked.path)
+        && copy_string(&c, asked.other, sizeof asked.other) && !c.bad;
+    asked.content = c.at;
+    asked.content_size = whole ? (size_t)(c.end - c.at) : 0;
+    return whole && (asked.op == WRITE || !asked.content_size);
 }
 
 static int carry_out(void)
@@ -133,7 +137,8 @@ static int carry_out(void)
     static int (*const operations[])(void) = {
         [STAT] = do_stat, [OPEN] = do_open, [DIRECTORY] = do_directory, [NEXT] = do_next, [CREATE] = do_create,
         [COMMIT] = do_commit, [MAKE_DIRECTORY] = do_make_directory, [REMOVE] = do_remove, [EMPTY] = do_empty,
-        [SYMLINK] = do_symlink, [LINK] = do_link, [SET] = do_set, [CLOSE] = do_close,
+        [SYMLINK] = do_symlink, [LINK] = do_link, [SET] = do_set, [CLOSE] = do_close, [WRITE] = do_write,
+        [REMOVE_TREE] = do_remove_tree,
     };
     if (asked.op >= sizeof operations / sizeof *operations || !operations[asked.op])
         return ENOSYS;

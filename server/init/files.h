@@ -4,14 +4,19 @@
  * here. server/fileagent.py is the other half of this definition.
  *
  *     request = number u32 | op u8 | flags u8 | 0 u16 | handle u32 | mode u32 | mtime i64 s | mtime u32 ns | path | other
+ *               [| content, of a WRITE, up to the packet's end]
  *     reply   = number u32 | error i32 | handle u32 | flags u32 | count u32 | entries…      [one descriptor]
  *     entry   = mode u32 | uid u32 | gid u32 | flags u32 | size u64 | mtime i64 s | mtime u32 ns | 0 u32 | dev u64 | ino u64
  *               | name | target
  *
  * Integers are little-endian, strings as on the link. What is BENEATH a handle is walked step by step: no link is followed
  * and nothing outside is reached. What is not is an absolute path, resolved by the kernel in the sandbox's own root.
- * Nothing is left behind: unfinished files are removed at the end of the socket; only SIGKILL leaves one, named
- * ".remote-env-upload-…". An operation that hangs ends the agent.
+ * Nothing is left behind: unfinished files have no name where the file system can do that (O_TMPFILE), and die with the
+ * agent. Elsewhere they are named ".remote-env-upload-…", removed at the end of the socket, and left by SIGKILL alone. (A file
+ * that replaces another has such a name for a moment everywhere: a link cannot replace.) An operation that hangs ends the agent.
+ *
+ * WRITE and REMOVE_TREE came later than the others. An agent that does not know them says ENOSYS, also to a WRITE without a
+ * path, which does nothing; one with content would end it.
  */
 #ifndef FILES_H
 #define FILES_H
@@ -27,15 +32,17 @@
 #define NOT_REGULAR 1001 /* an error of ours: a device, FIFO or socket */
 #define ENTRY_SIZE 56    /* and two strings */
 
-enum operation { STAT = 1, OPEN, DIRECTORY, NEXT, CREATE, COMMIT, MAKE_DIRECTORY, REMOVE, EMPTY, SYMLINK, LINK, SET, CLOSE };
+enum operation {
+    STAT = 1, OPEN, DIRECTORY, NEXT, CREATE, COMMIT, MAKE_DIRECTORY, REMOVE, EMPTY, SYMLINK, LINK, SET, CLOSE, WRITE, REMOVE_TREE,
+};
 enum request_flag { BENEATH = 1, FOLLOW = 2, PARENTS = 4, EXIST_OK = 8, KEEP_MODE = 16, MTIME = 32 };
-enum reply_flag { MORE = 1, MADE_UP = 2, REPLACED = 4 };
+enum reply_flag { MORE = 1, MADE_UP = 2, REPLACED = 4, UNNAMED = 8 };
 enum entry_flag { TARGET_LEFT_OUT = 1 };
 
 /* A directory; with `file` also a file being written in it, which is to become `name`. */
 struct handle {
     int directory, file;
-    bool replaces;
+    bool replaces, unnamed; /* unnamed: `temporary` is not there yet */
     mode_t replaced_mode;
     char temporary[40], name[NAME_MAX + 1];
 };
@@ -51,6 +58,8 @@ struct asked {
     uint32_t handle, mode;
     struct timespec mtime;
     char path[PACKET_LIMIT], other[PATH_MAX];
+    const char *content; /* in the packet */
+    size_t content_size;
 };
 
 struct reply {
@@ -93,12 +102,14 @@ int do_open(void);
 int do_directory(void);
 int do_next(void);
 
-/* files_writing.c */
+/* files_writing.c, files_removing.c, files_linking.c */
 int do_create(void);
 int do_commit(void);
+int do_write(void);
 int do_make_directory(void);
 int do_remove(void);
 int do_empty(void);
+int do_remove_tree(void);
 int do_symlink(void);
 int do_link(void);
 int do_set(void);

@@ -1,17 +1,29 @@
-/* Writing files whole or not at all; making, linking and removing. */
+/* Writing files whole or not at all; making directories. */
 #include "files.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#define REMOVED_MAX 1000 /* entries in one request */
 #define IN_PLACE_MAX (64 << 20)
 
-int do_create(void)
+static int make_unnamed(struct handle *h)
+{
+    char link[40];
+    int fd = openat(h->directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (access(link, F_OK) == 0) /* it gets its name by that */
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* A file to be written, beside the one to be. */
+static int create(struct handle **taken)
 {
     struct place place;
     struct stat s;
@@ -32,15 +44,28 @@ int do_create(void)
     snprintf(h->temporary, sizeof h->temporary, ".remote-env-upload-%016llx", (unsigned long long)random);
     h->replaces = there;
     h->replaced_mode = there ? s.st_mode & 07777 : 0;
-    h->file = openat(h->directory, h->temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, 0600);
+    h->file = make_unnamed(h);
+    h->unnamed = h->file >= 0;
+    if (!h->unnamed)
+        h->file = openat(h->directory, h->temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, 0600);
     if (h->file < 0) {
         error = errno;
         close_handle(h);
         return error;
     }
+    *taken = h;
+    return 0;
+}
+
+int do_create(void)
+{
+    struct handle *h;
+    int error = create(&h);
+    if (error)
+        return error;
     reply.fd = h->file;
     reply.keep_fd = true;
-    reply.flags |= there ? REPLACED : 0;
+    reply.flags |= (h->replaces ? REPLACED : 0) | (h->unnamed ? UNNAMED : 0);
     return 0;
 }
 
@@ -68,20 +93,62 @@ static int set_attributes(int fd, mode_t mode)
     return fchmod(fd, mode & 07777) || ((asked.flags & MTIME) && futimens(fd, times)) ? errno : 0;
 }
 
-int do_commit(void)
+/* The file under its temporary name; or under its own at once, where nothing has that. */
+static int give_name(struct handle *h, bool *done)
 {
-    struct handle *h = handle_of(asked.handle);
+    char link[40];
+    *done = false;
+    if (!h->unnamed)
+        return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", h->file);
+    *done = !h->replaces && linkat(AT_FDCWD, link, h->directory, h->name, AT_SYMLINK_FOLLOW) == 0;
+    if (!*done && !h->replaces && errno != EEXIST)
+        return errno;
+    if (!*done && linkat(AT_FDCWD, link, h->directory, h->temporary, AT_SYMLINK_FOLLOW))
+        return errno;
+    h->unnamed = *done; /* else close_handle has a name to remove */
+    return 0;
+}
+
+static int commit(struct handle *h)
+{
     struct stat s;
-    if (!h || h->file < 0)
-        return EBADF;
+    bool done = false;
     int error = set_attributes(h->file, (asked.flags & KEEP_MODE) && h->replaces ? h->replaced_mode : asked.mode);
-    if (!error && renameat(h->directory, h->temporary, h->directory, h->name))
+    if (!error)
+        error = give_name(h, &done);
+    if (!error && !done && renameat(h->directory, h->temporary, h->directory, h->name))
         error = errno == EBUSY ? write_in_place(h) : errno;
     if (!error)
         error = fstatat(h->directory, h->name, &s, AT_SYMLINK_NOFOLLOW) ? errno : 0;
     if (!error)
         put_entry(&s, "", "", 0);
     reply.flags |= h->replaces ? REPLACED : 0;
+    close_handle(h);
+    return error;
+}
+
+int do_commit(void)
+{
+    struct handle *h = handle_of(asked.handle);
+    return h && h->file >= 0 ? commit(h) : EBADF;
+}
+
+/* All of a small file at once. */
+int do_write(void)
+{
+    struct handle *h;
+    int error = create(&h);
+    if (error)
+        return error;
+    reply.handle = 0;
+    for (size_t at = 0; !error && at < asked.content_size;) {
+        ssize_t size = write(h->file, asked.content + at, asked.content_size - at);
+        error = size > 0 ? 0 : size < 0 ? errno : ENOSPC;
+        at += error ? 0 : (size_t)size;
+    }
+    if (!error)
+        return commit(h);
     close_handle(h);
     return error;
 }
@@ -107,108 +174,6 @@ int do_make_directory(void)
     }
     if (!error)
         put_entry(&s, "", "", 0);
-    place_leave(&place);
-    return error;
-}
-
-static int remove_at(int directory, const char *name, bool is_directory)
-{
-    return unlinkat(directory, name, is_directory ? AT_REMOVEDIR : 0) ? errno : 0;
-}
-
-int do_remove(void)
-{
-    struct place place;
-    struct stat s;
-    int error = place_find(asked.path, &place);
-    if (error)
-        return error;
-    error = fstatat(place.directory, place.name, &s, AT_SYMLINK_NOFOLLOW) ? errno : 0;
-    if (!error)
-        error = remove_at(place.directory, place.name, S_ISDIR(s.st_mode));
-    place_leave(&place);
-    return error;
-}
-
-/* Removes what can be removed from a directory at once; answers its directories that are not empty. */
-int do_empty(void)
-{
-    struct place place;
-    int error = place_find(asked.path, &place);
-    if (error)
-        return error;
-    int fd = openat(place.directory, place.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    error = fd < 0 ? errno : 0;
-    place_leave(&place);
-    long size = 0;
-    for (unsigned seen = 0; !error && (size = syscall(SYS_getdents64, fd, listed, sizeof listed)) > 0;) {
-        long at = 0;
-        for (struct linux_dirent64 *d; !error && (d = next_entry(&at, size)); seen++) {
-            struct stat s;
-            if (fstatat(fd, d->d_name, &s, AT_SYMLINK_NOFOLLOW))
-                continue;
-            error = remove_at(fd, d->d_name, S_ISDIR(s.st_mode));
-            if (S_ISDIR(s.st_mode) && (error == ENOTEMPTY || error == EEXIST)) {
-                error = 0;
-                if (fits(ENTRY_SIZE + 8 + strlen(d->d_name)))
-                    put_entry(&s, d->d_name, "", 0);
-            }
-            error = error == ENOENT ? 0 : error;
-        }
-        if (seen >= REMOVED_MAX) {
-            reply.flags |= MORE;
-            break;
-        }
-    }
-    if (size < 0)
-        error = errno;
-    if (fd >= 0)
-        close(fd);
-    return error;
-}
-
-/* Makes room for a link: whatever is there goes, but for a directory. */
-static int clear(const struct place *place)
-{
-    return unlinkat(place->directory, place->name, 0) && errno != ENOENT ? errno : 0;
-}
-
-int do_symlink(void)
-{
-    struct place place;
-    struct timespec times[2] = {asked.mtime, asked.mtime};
-    int error = place_find(asked.path, &place);
-    if (error)
-        return error;
-    error = clear(&place);
-    if (!error && symlinkat(asked.other, place.directory, place.name))
-        error = errno;
-    if (!error && (asked.flags & MTIME))
-        utimensat(place.directory, place.name, times, AT_SYMLINK_NOFOLLOW);
-    place_leave(&place);
-    return error;
-}
-
-int do_link(void)
-{
-    struct place place, source;
-    struct stat s, there;
-    if (!(asked.flags & BENEATH))
-        return EINVAL;
-    int error = place_find(asked.other, &source);
-    if (error)
-        return error;
-    error = place_find(asked.path, &place);
-    if (error) {
-        place_leave(&source);
-        return error;
-    }
-    error = fstatat(source.directory, source.name, &s, AT_SYMLINK_NOFOLLOW) ? errno : 0;
-    bool same = !error && fstatat(place.directory, place.name, &there, AT_SYMLINK_NOFOLLOW) == 0
-        && there.st_dev == s.st_dev && there.st_ino == s.st_ino;
-    if (!error && !same && !(error = clear(&place)))
-        error = linkat(source.directory, source.name, place.directory, place.name, 0) ? errno : 0;
-    place_leave(&source);
     place_leave(&place);
     return error;
 }

@@ -93,6 +93,7 @@ struct hunt {
     int64_t grace_ms;
     bool warned;           /* the round of SIGTERM has been */
     int64_t interrupt_at;  /* ms, when SIGINT is sent once more; of a session's command */
+    bool interrupt_again;  /* that is, a while after the first */
     int64_t patience_ends; /* ms, when the shell itself goes if it still says nothing */
     unsigned fresh, found; /* of the round at hand: not frozen yet; seen at all */
 };
@@ -205,11 +206,18 @@ struct session {
     pid_t before;              /* the last pid that there was then */
     char line[32];             /* of what it says, so far */
     unsigned length, noise;    /* noise: lines since its command was sent */
+    uint32_t size;             /* of its command */
+    int stat;                  /* the shell's own in /proc, or -1 */
+    bool counted;              /* `cpu` is known */
+    uint64_t cpu;              /* ticks that the shell had had before its command, with what it has waited for */
+    uint64_t busy_since;       /* ticks, plus 1, that it had had when an interrupt began to wait for it; 0: none does */
 };
 int session_open(struct execution *shell, const struct request *request, struct ends *ends); /* 0 or an errno */
 void session_run(struct execution *e, const struct request *request);
 bool session_is_command(const struct execution *e);
 void session_hear(struct session *s);         /* a bounded piece of what its shell says */
+bool session_idle(const struct session *s);   /* no command of its own runs */
+bool session_interruptible(struct session *s); /* now; else a moment later */
 void session_over(struct execution *shell);   /* its shell has ended */
 void session_give_up(struct execution *e);    /* its command cannot be ended but by ending all of it */
 void session_forget(const struct execution *e);
@@ -257,7 +265,8 @@ void shell_arguments(char *const *argv, bool bash, char *out[SHELL_ARGUMENTS]);
 bool shell_is_bash(const char *program);
 /* What `text` begins with; bash begins to read behind it. */
 #define SHELL_FIRST "{ exec 8<&-; case $- in *e*) ;; *) _remote_env \"$REMOTE_ENV\";; esac; } 2>/dev/null; "
-bool shell_send(const struct session *s, uint64_t number); /* "run what is in `text`", more than once where need be */
+bool shell_send(const struct session *s, uint64_t number, bool pass_over); /* "run what is in `text`", more than once where need
+                                                                               be; or not to run it, as if it had been interrupted */
 bool shell_ask(const struct session *s);                   /* to say once more what became of the last number */
 
 /* agent.c */

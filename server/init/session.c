@@ -24,6 +24,8 @@
 
 #define PLAIN 255 /* an interrupt may make 130 of the 0 */
 #define INTERRUPT_MS 5 /* after which a shell that lost a number to an interrupt is interrupted again */
+#define BUSY_TICKS 3   /* of CPU time, after which an interrupt waits for a busy shell no longer */
+#define BUSY_BYTES 16384 /* of its command, for each of which it is given one more: it has to read and parse them */
 #define NOISE_MAX 4096 /* lines that a shell may say from one command to the next; one is expected */
 
 static struct session sessions[SESSIONS_MAX];
@@ -49,6 +51,7 @@ static void close_session(struct session *s)
     close_end(&s->status);
     close_end(&s->master);
     close_end(&s->terminal);
+    close_end(&s->stat);
     s->shell = NULL;
     s->command = NULL;
 }
@@ -78,7 +81,7 @@ int session_open(struct execution *shell, const struct request *request, struct 
         s++;
     if (s == sessions + SESSIONS_MAX)
         return EMFILE;
-    *s = (struct session){.go = -1, .text = -1, .status = -1, .master = -1, .terminal = -1,
+    *s = (struct session){.go = -1, .text = -1, .status = -1, .master = -1, .terminal = -1, .stat = -1,
         .echo = !(request->flags & RUN_ECHO_OFF)};
     int error = make_ends(s, request, ends);
     if (error) {
@@ -135,6 +138,47 @@ static void mark_beginning(struct session *s)
         s->before = atoi(last);
 }
 
+/* As /proc has it: its state; its CPU time and that of the children it has waited for, in ticks. */
+static bool look(struct session *s, char *state, uint64_t *ticks)
+{
+    char text[512];
+    unsigned long long times[4];
+    if (s->stat < 0) {
+        snprintf(text, sizeof text, "/proc/%d/stat", atomic_load(&table_report(s->shell)->command));
+        s->stat = open(text, O_RDONLY | O_CLOEXEC);
+    }
+    ssize_t size = s->stat < 0 ? -1 : pread(s->stat, text, sizeof text - 1, 0);
+    text[size > 0 ? size : 0] = 0;
+    const char *rest = strrchr(text, ')'); /* the name before it may hold anything */
+    const char *format = " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu";
+    if (!rest || sscanf(rest + 1, format, state, times, times + 1, times + 2, times + 3) != 5)
+        return false;
+    *ticks = times[0] + times[1] + times[2] + times[3];
+    return true;
+}
+
+/* Where the last count ended, the next begins: what a shell that waits for its next command uses is nothing to speak of. */
+static void begin_count(struct session *s)
+{
+    char state;
+    s->counted = s->counted || look(s, &state, &s->cpu);
+}
+
+static void end_count(struct session *s, struct ending *ending)
+{
+    char state;
+    uint64_t us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK), ticks;
+    if (!s->counted)
+        return;
+    if (s->shell->ending.kind == ENDING_EXITED) /* it is dead, and its runner's word more exact than ours */
+        ticks = s->shell->ending.cpu_us / us;
+    else if (!look(s, &state, &ticks))
+        return;
+    ending->cpu_us = ticks > s->cpu ? (ticks - s->cpu) * us : 0;
+    s->cpu = ticks;
+    ending->flags |= ENDING_CPU_COUNTED;
+}
+
 /* A shell that does not read, or says what it must not: it goes, with all that is below it. */
 static void condemn_shell(struct session *s)
 {
@@ -143,16 +187,15 @@ static void condemn_shell(struct session *s)
         tree_hunt(s->shell);
 }
 
-/* Where it is to end already, it is not to begin; but the shell may be about to read it as it was. */
+/* Where it is to end already, it is not to begin; but the shell may be about to read what it was sent before. */
 static void send_number(struct session *s)
 {
     struct execution *e = s->command;
-    if (e->ending.cause != CAUSE_NONE) {
-        if (ftruncate(s->text, sizeof SHELL_FIRST - 1))
-            condemn_shell(s);
+    bool ends = e->ending.cause != CAUSE_NONE;
+    if (ends)
         e->hunt.interrupt_at = now_ms() + INTERRUPT_MS;
-    }
-    if (!shell_send(s, s->command->number))
+    begin_count(s); /* not before: the shell itself may have been about to start */
+    if (!shell_send(s, e->number, ends))
         condemn_shell(s);
 }
 
@@ -196,11 +239,35 @@ void session_run(struct execution *e, const struct request *request)
     e->session = s;
     s->command = e;
     s->noise = 0;
+    memcpy(&s->size, request->argv, sizeof s->size);
+    s->busy_since = 0;
     mark_beginning(s);
     table_started(e, request);
     e->hunt.interrupt_at = NEVER;
     if (s->heard)
         send_number(s);
+}
+
+/*
+ * An interrupt does harm to a shell that is between two commands, or about to wait for a program that it has just forked: bash
+ * may end, call itself for ever, or keep a part of what it was reading and read it as the next command's beginning. A shell
+ * that sleeps is at neither place while a command of its own runs; one that has computed for long is within that command.
+ */
+bool session_interruptible(struct session *s)
+{
+    char state;
+    uint64_t ticks;
+    bool awake = look(s, &state, &ticks) && (state == 'R' || state == 'D');
+    if (!awake) {
+        s->busy_since = 0;
+        return true;
+    }
+    if (!s->busy_since)
+        s->busy_since = ticks + 1;
+    if (ticks + 1 - s->busy_since < BUSY_TICKS + s->size / BUSY_BYTES)
+        return false;
+    s->busy_since = 0;
+    return true;
 }
 
 /* ---- what the shell says ---- */
@@ -212,6 +279,7 @@ static void finish(struct execution *e, uint8_t kind, int32_t status)
     e->ending.kind = kind;
     e->ending.status = status;
     e->ending.ended_ns = wall_ns();
+    end_count(e->session, &e->ending);
     if (e->hunt.phase < HUNT_FREEZE) /* else what is stopped must not be left so: it ends when all of it is dead */
         table_end_running(e);
 }
@@ -240,6 +308,12 @@ static bool take_line(struct session *s)
         send_number(s);
     }
     return true;
+}
+
+/* An interrupt would only make it print an empty line, which the next command's output would begin with. */
+bool session_idle(const struct session *s)
+{
+    return s->heard && !waits(s);
 }
 
 void session_hear(struct session *s)

@@ -49,12 +49,13 @@ static const char bash_setup[] =
     "\\builtin jobs; " /* bash forgets those that it has told of */
     REPORT
     "while :; do IFS=\" \" \\builtin read -r -u 40 -a REMOTE_ENV_GO || (( $? > 128 )) || \\builtin exit; " /* TMOUT holds for read, too */
-    "if [[ ${REMOTE_ENV_GO[0]-} != \"${REMOTE_ENV_GO[1]--}\" ]]; then " REPORT /* the rest of a line that an interrupt took */
+    "if [[ ${REMOTE_ENV_GO[0]-} != \"${REMOTE_ENV_GO[1]-x}\" ]]; then " REPORT /* the rest of a line that an interrupt took */
     "elif [[ ${REMOTE_ENV_GO[0]} != \"${REMOTE_ENV[0]}\" ]]; then break; fi; done; "
     "REMOTE_ENV[0]=${REMOTE_ENV_GO[0]}; "
     "IFS= \\builtin read -r -d \"\" -u 41 -a REMOTE_ENV_COMMAND; "
     "REMOTE_ENV[1]=${REMOTE_ENV_WAS[0]} REMOTE_ENV[5]=43 REMOTE_ENV[6]=1 REMOTE_ENV[7]=2; "
-    "[[ ${REMOTE_ENV_GO[2]} == t ]] && REMOTE_ENV[4]=t REMOTE_ENV[5]=48 REMOTE_ENV[6]=48 REMOTE_ENV[7]=48; "
+    "case ${REMOTE_ENV_GO[2]} in t) REMOTE_ENV[4]=t REMOTE_ENV[5]=48 REMOTE_ENV[6]=48 REMOTE_ENV[7]=48;; "
+    "x) REMOTE_ENV_COMMAND=(\"_remote_env 130\");; esac; "
     "REMOTE_ENV_GO=($-); \\builtin trap -p DEBUG ERR >&47; \\builtin echo . >&47; "
     "while IFS=\" \" \\builtin read -r -u 46 -a REMOTE_ENV_TRAP && [[ ${REMOTE_ENV_TRAP[*]} != . ]]; do "
     "case ${REMOTE_ENV_TRAP[*]} in *DEBUG) REMOTE_ENV[4]=d;; *ERR) REMOTE_ENV_GO+=(e);; esac; done; "
@@ -166,17 +167,20 @@ bool shell_ask(const struct session *s)
         "\\printf \"%s %s\\n\" \"$REMOTE_ENV_N\" \"$REMOTE_ENV\" >&9; } 2>/dev/null\n");
 }
 
-bool shell_send(const struct session *s, uint64_t number)
+bool shell_send(const struct session *s, uint64_t number, bool pass_over)
 {
     static const char plainly[] = "case \"$REMOTE_ENV_N $-\" in \"%llu \"*) ;; "
         "*x*) { REMOTE_ENV_N=%llu; " SOURCE(" >&5 2>&6 5>&- 6>&-", "</dev/null") "; " KEEP "; } 5>&1 6>&2 >/dev/null 2>&1;; "
         "*) REMOTE_ENV_N=%llu; " SOURCE("", "</dev/null") "; " KEEP ";; esac\n";
     static const char on_terminal[] = "case \"$REMOTE_ENV_N \" in \"%llu \"*) ;; "
         "*) { REMOTE_ENV_N=%llu; " SOURCE(" >&5 2>&5 5>&-", "<&7 5>&7") "; " KEEP "; } >/dev/null 2>&1;; esac\n";
+    static const char nothing[] = "case \"$REMOTE_ENV_N \" in \"%llu \"*) ;; *) REMOTE_ENV_N=%llu REMOTE_ENV_SAID=%llu REMOTE_ENV=130;; esac\n";
     char line[2048];
     unsigned long long n = number;
     if (!s->plain)
-        snprintf(line, sizeof line, "%llu %llu %s\n", n, n, s->on_terminal ? "t" : "-");
+        snprintf(line, sizeof line, "%llu %llu %s\n", n, n, pass_over ? "x" : s->on_terminal ? "t" : "-");
+    else if (pass_over)
+        snprintf(line, sizeof line, nothing, n, n, n);
     else if (s->on_terminal)
         snprintf(line, sizeof line, on_terminal, n, n);
     else

@@ -8,6 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define INTERRUPT (1ull << (SIGINT - 1))
+#define AGAIN_MS 100 /* a program that has just begun may be between fork and exec, where a SIGINT is lost on it */
+
 struct execution table[TABLE_SIZE];
 struct report *reports;
 unsigned table_top;
@@ -262,19 +265,28 @@ void table_signal(const struct id *id, uint32_t signal)
 void table_send_signals(struct execution *e)
 {
     table_absorb(e);
+    if (e->session && (e->signals & INTERRUPT) && session_idle(e->session))
+        e->signals &= ~INTERRUPT;
     const struct session *s = e->session;
     pid_t command = s && !s->heard ? 0 : atomic_load(&table_report(s ? s->shell : e)->command);
     if (e->state != RUNNING || e->reported || (!e->runner && !s))
         e->signals = 0;
-    if (!e->signals || !command)
+    uint64_t due = e->signals;
+    if (s && command && (due & INTERRUPT) && !session_interruptible(e->session))
+        due &= ~INTERRUPT;
+    if (!due || !command)
         return;
+    if ((due & INTERRUPT) && e->hunt.interrupt_again) {
+        e->hunt.interrupt_again = false;
+        e->hunt.interrupt_at = now_ms() + AGAIN_MS;
+    }
     for (int n = 1; n <= 64; n++) {
-        if (!(e->signals >> (n - 1) & 1))
+        if (!(due >> (n - 1) & 1))
             continue;
         if (kill(-command, n) && errno == ESRCH)
             kill(command, n); /* it has not made its group yet; the signal waits until its program starts */
     }
-    e->signals = 0;
+    e->signals &= ~due;
     if (s && s->command == e)
         shell_ask(e->session);
 }

@@ -282,7 +282,8 @@ def _cancel_waiting(machine: ExecutionMachine, _: CancelRequested) -> _Result:
 
 
 def _cancel_sent(machine: ExecutionMachine, _: CancelRequested) -> _Result:
-    if machine.cancelling or machine.kind == "fence":
+    # A fence that runs is a command whose run was sent before the journal was set back, under the number that the fence got.
+    if machine.cancelling or (machine.kind == "fence" and machine.state is State.SENT):
         return machine.state, ()
     return machine.state, (*_flag(machine), SendKill())
 

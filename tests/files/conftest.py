@@ -11,14 +11,17 @@ import pytest
 
 from server.fileagent import FileAgent
 from tests.files.agents import AgentProcess, build
+from tests.support.building import one_at_a_time
 from tests.unit.server.harness import RunningServer
 
 Start = Callable[..., AgentProcess]
 
 
 @pytest.fixture(scope="session")
-def agent_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("agent"))
+def agent_binary(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    directory = tmp_path_factory.getbasetemp().parent / f"agent-{testrun_uid}"
+    with one_at_a_time(directory / "lock"):
+        return build(directory)
 
 
 @pytest.fixture

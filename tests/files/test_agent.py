@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from server.bodies import PIECE
 from server.fileagent import AgentError, AgentLost, Answer, FileAgent
-from server.filecontent import PIECE, off_loop
-from server.filemessages import Flag, Operation
+from server.filecontent import off_loop
+from server.filemessages import CONTENT_LIMIT, Flag, Operation, ReplyFlag
 from server.filepacking import TreePacker
 from server.files import SandboxFiles
 from server.problems import ProblemError
@@ -214,3 +215,100 @@ def test_work_on_a_descriptor_outlasts_every_cancellation() -> None:
             await task
 
     asyncio.run(scene())
+
+
+def test_killed_agent_leaves_nothing_where_files_can_be_without_a_name(tmp_path: Path, as_root: None, start_agent: Start) -> None:
+    """The OOM killer and `kill -9 -1` end agents at any moment."""
+
+    async def scene(process: AgentProcess) -> bool:
+        ended = asyncio.Event()
+        agent = FileAgent(process.socket, ended.set)
+        created = await agent.ask(Operation.CREATE, os.fsencode(tmp_path / "file"))
+        os.write(created.fd, b"half of it")
+        os.close(created.fd)
+        process.process.kill()
+        await ended.wait()
+        return bool(created.flags & ReplyFlag.UNNAMED)
+
+    process = AgentProcess(start_agent().binary)
+    unnamed = asyncio.run(scene(process))
+    process.process.wait(30)
+    if not unnamed:
+        pytest.skip("this file system has no O_TMPFILE")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_file_without_a_name_gets_it_at_once_and_whole(tmp_path: Path, as_root: None, start_agent: Start, there: bool) -> None:
+    if there:
+        (tmp_path / "file").write_bytes(b"before")
+        (tmp_path / "file").chmod(0o604)
+
+    async def scene(process: AgentProcess) -> None:
+        agent = FileAgent(process.socket)
+        created = await agent.ask(Operation.CREATE, os.fsencode(tmp_path / "file"))
+        os.write(created.fd, b"after")
+        os.close(created.fd)
+        done = await agent.ask(Operation.COMMIT, handle=created.handle, mode=0o640, flags=Flag.KEEP_MODE)
+        assert bool(done.flags & ReplyFlag.REPLACED) == there
+        agent.close()
+
+    asyncio.run(scene(start_agent()))
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"after"
+    assert (tmp_path / "file").stat().st_mode & 0o777 == (0o604 if there else 0o640)
+
+
+def test_files_are_written_in_the_order_they_were_begun(root: Path, start_agent: Start) -> None:
+    async def scene(process: AgentProcess) -> None:
+        agent = FileAgent(process.socket)
+        assert await agent.writes()
+        begun = [agent.begin(Operation.WRITE, b"/file", mode=0o600, content=bytes([n]) * CONTENT_LIMIT) for n in range(100)]
+        refused = agent.begin(Operation.WRITE, b"/missing/file", content=b"x")
+        assert all([(await each).entry.size == CONTENT_LIMIT for each in begun])
+        with pytest.raises(AgentError) as raised:
+            await refused
+        assert raised.value.number == errno.ENOENT
+        agent.close()
+
+    asyncio.run(scene(start_agent(root)))
+    assert os.listdir(root) == ["file"]
+    assert (root / "file").read_bytes() == bytes([99]) * CONTENT_LIMIT
+
+
+@pytest.mark.parametrize(("depth", "width"), [(3, 1500), (250, 2)])
+def test_tree_of_any_depth_and_width_is_removed(root: Path, start_agent: Start, depth: int, width: int) -> None:
+    (root / "outside").write_bytes(b"stays")
+    top = at = os.open(root, os.O_PATH)
+    for level in range(depth):  # step by step: the path may be longer than one can be
+        os.mkdir("d", dir_fd=at)
+        at = os.open("d", os.O_PATH, dir_fd=at)
+        for number in range(width if level == depth - 1 else 1):
+            os.symlink("/outside", f"link{number}", dir_fd=at)
+    os.close(top)
+
+    async def scene(process: AgentProcess) -> None:
+        agent = FileAgent(process.socket)
+        await SandboxFiles(agent).remove(b"/d", recursive=True)
+        agent.close()
+
+    asyncio.run(scene(start_agent(root)))
+    assert os.listdir(root) == ["outside"]
+
+
+def test_what_cannot_be_removed_of_a_tree_is_named(root: Path, start_agent: Start) -> None:
+    (root / "top/tree/mine/theirs").mkdir(parents=True)
+    (root / "top/tree/mine/theirs/file").write_bytes(b"")
+    for path in (root / "top", root / "top/tree", root / "top/tree/mine"):
+        os.chown(path, USER, USER)
+
+    async def scene(process: AgentProcess) -> None:
+        agent = FileAgent(process.socket)
+        with pytest.raises(ProblemError, match="/top/tree/mine/theirs: Permission denied") as raised:
+            await SandboxFiles(agent).remove(b"/top/tree", recursive=True)
+        assert raised.value.problem.code == "permission_denied"
+        await agent.ask(Operation.STAT, b"/")  # behind what it let go of: nothing is unread when it is closed
+        agent.close()
+
+    asyncio.run(scene(start_agent(root, USER)))
+    assert (root / "top/tree/mine/theirs/file").exists()

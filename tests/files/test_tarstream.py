@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import tracemalloc
+from collections import deque
 from itertools import pairwise
 
 import pytest
@@ -187,3 +188,13 @@ def test_records_that_mean_nothing_here_are_not_held() -> None:
         assert tracemalloc.get_traced_memory()[0] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_extended_headers_without_end_are_refused() -> None:
+    """Each within its bound, and no member behind them."""
+    block = extended(record(b"path", b"x" * 300_000)).removesuffix(header())
+    reader = TarReader()
+    with pytest.raises(BadArchive, match="extended headers"):
+        deque(map(reader.feed, [block] * 10))
+    for _ in range(10):
+        TarReader().feed(block + header())

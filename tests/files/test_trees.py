@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from remote_env.filemodels import HASHED
+from server import fileunpacking
 from tests.files.test_routes import ask, refused
 from tests.unit.server.harness import Reply, RunningServer
 
@@ -223,3 +224,28 @@ def test_many_small_files_and_names_of_any_bytes(server: RunningServer, root: Pa
     assert len(list((root / "target").rglob("*"))) == 1011
     assert os.fsencode(os.listdir(os.fsencode(root / "target"))[0])
     assert Path(os.fsdecode(os.fsencode(root) + b"/target/raw\xff\nname")).read_bytes() == b"raw"
+
+
+def test_directories_that_would_fill_the_memory_are_refused(
+    server: RunningServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(fileunpacking, "_HELD_MOST", 10_000)
+    body = archive(*(("directory", f"directory{number}", "") for number in range(100)))
+    reply = unpack(server, "/tree", body, parents="1")
+    refused(reply, "too_large")
+    assert reply.json()["accepted"] == "unknown"
+
+
+def test_file_that_is_in_the_archive_twice_is_the_later_one(server: RunningServer, root: Path) -> None:
+    entries = [("file", f"new/file{number % 10}", str(number)) for number in range(200)]
+    assert unpack(server, "/tree", archive(*entries), parents="1").status == 200
+    assert {path.read_text() for path in (root / "tree/new").iterdir()} == {str(number) for number in range(190, 200)}
+
+
+@pytest.mark.parametrize("count", [1, 70, 300])
+def test_file_that_cannot_be_written_is_named_however_many_come_after_it(server: RunningServer, root: Path, count: int) -> None:
+    (root / "tree/taken").mkdir(parents=True)
+    entries = [("file", "taken", "x"), *(("file", f"file{number}", "x") for number in range(count))]
+    reply = unpack(server, "/tree", archive(*entries))
+    refused(reply, "is_directory")
+    assert reply.json()["detail"].startswith("/tree/taken: ")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,16 +10,25 @@ import pytest
 
 from server import initbuild
 from tests.init.harness import Init, Server
+from tests.init.sessions import Session
+from tests.support.building import one_at_a_time
+
+PLAIN_SHELLS = [name for name in ("dash", "busybox") if shutil.which(name)]
+
+
+def _sanitized(*defines: str) -> Path:
+    with one_at_a_time(initbuild.BINARIES / ".sanitized.lock"):
+        return initbuild.build_sanitized(defines=defines)
 
 
 @pytest.fixture(scope="session")
 def sanitized_binary() -> Path:
-    return initbuild.build_sanitized()
+    return _sanitized()
 
 
 @pytest.fixture(scope="session")
 def small_table_binary() -> Path:
-    return initbuild.build_sanitized(defines=("TABLE_SIZE=8",))
+    return _sanitized("TABLE_SIZE=8")
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +89,17 @@ def counted(start_init: Callable[..., Init], sanitized_binary: Path, pid_namespa
 def as_root() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can start commands of other users, or look into an init")
+
+
+@pytest.fixture
+def bash(server: Server) -> Session:
+    return Session(server)
+
+
+@pytest.fixture(params=["bash", *PLAIN_SHELLS])
+def any_shell(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Session:
+    if request.param != "busybox":
+        return Session(server, request.param)
+    link = tmp_path / "sh"
+    link.symlink_to(str(shutil.which("busybox")))
+    return Session(server, str(link))

@@ -17,12 +17,12 @@ import tempfile
 import termios
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from server import messages
-from server.messages import Ended, EndingKind, Hello, Pipes, Run, RunFlag, Stale, Started, Type
+from server.messages import Ended, Hello, Pipes, Run, RunFlag, Stale, Started, Type
+from tests.init.followed import Execution
 from tests.init.processes import alive, children, descendants
 
 TERMINAL_QUIET_S = 0.2
@@ -34,59 +34,6 @@ BASE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 class TimedOut(AssertionError):
     """What a test waited for has not come."""
-
-
-@dataclass
-class Execution:
-    """What the server's end knows of one execution."""
-
-    id: str
-    number: int
-    pipes: list[int | None] = field(default_factory=list)  # one, or stdout's and stderr's; None once at its end
-    outputs: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
-    started: Started | None = None
-    ended: Ended | None = None
-    session: Execution | None = None  # that it is a command of
-
-    @property
-    def pipe(self) -> int | None:
-        return self.pipes[0] if self.pipes else None
-
-    @property
-    def output(self) -> bytearray:
-        """What came on its one pipe, or on stdout's."""
-        return self.outputs[0]
-
-    @property
-    def errors(self) -> bytearray:
-        """What came on stderr's."""
-        return self.outputs[1]
-
-    @property
-    def both(self) -> tuple[bytes, bytes]:
-        """stdout, stderr."""
-        return bytes(self.output), bytes(self.errors)
-
-    @property
-    def text(self) -> str:
-        return self.output.decode()
-
-    @property
-    def exit_code(self) -> int:
-        """The code it exited with. Fails for any other ending."""
-        assert self.ended is not None
-        assert self.ended.ending.kind is EndingKind.EXITED, self.ended
-        return os.waitstatus_to_exitcode(self.ended.ending.status)
-
-    def drop_pipe(self, at: int) -> None:
-        pipe, self.pipes[at] = self.pipes[at], None
-        if pipe is not None:
-            os.close(pipe)
-
-    def drop_pipes(self) -> None:
-        for at in range(len(self.pipes)):
-            self.drop_pipe(at)
-        self.pipes = []
 
 
 class Server:

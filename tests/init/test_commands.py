@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from server.messages import Cause, EndingFlag, EndingKind, RunFlag, Stage
-from tests.init.harness import Execution, Init, Server, memory_file
+from tests.init.followed import Execution
+from tests.init.harness import Init, Server, memory_file
 
 
 def failure(execution: Execution) -> tuple[Stage, int]:

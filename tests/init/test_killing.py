@@ -13,7 +13,8 @@ import pytest
 
 from server import messages
 from server.messages import Cause, Ending, EndingFlag, EndingKind
-from tests.init.harness import PATIENCE_S, Execution, Init, Server, unread, wait_until
+from tests.init.followed import Execution
+from tests.init.harness import PATIENCE_S, Init, Server, unread, wait_until
 from tests.init.processes import alive, children, cmdline, descendants
 
 ZOMBIE_LEADER = "whose main thread has ended"

@@ -13,7 +13,8 @@ import pytest
 
 from server import messages
 from server.messages import EndingKind, Hello, Type
-from tests.init.harness import PATIENCE_S, Execution, Init, Server, memory_file, wait_until
+from tests.init.followed import Execution
+from tests.init.harness import PATIENCE_S, Init, Server, memory_file, wait_until
 from tests.init.processes import alive, cmdline, descendants
 
 

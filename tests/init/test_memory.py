@@ -10,8 +10,9 @@ import pytest
 
 from server import messages
 from server.messages import Cause, Ending, EndingFlag
+from tests.init.followed import Execution
 from tests.init.halting import halted, undead
-from tests.init.harness import Execution, Init, wait_until
+from tests.init.harness import Init, wait_until
 from tests.init.processes import children, cmdline, descendants
 
 pytestmark = pytest.mark.usefixtures("as_root")

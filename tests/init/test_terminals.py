@@ -13,7 +13,8 @@ from collections.abc import Callable
 import pytest
 
 from server.messages import Cause, RunFlag, Stage
-from tests.init.harness import Execution, Init, Server
+from tests.init.followed import Execution
+from tests.init.harness import Init, Server
 
 TTY = RunFlag.TTY
 

@@ -57,6 +57,11 @@ class Server:
         self.listener = Listener(self.mounted, SandboxLink(self.sandbox, self.executions, self.journal, self, 1000.0))
         self.listener.accept()
 
+    def running(self, sandbox: LiveSandbox) -> None:
+        assert sandbox.epoch is not None
+        assert sandbox.secret is not None
+        self.journal.sandbox_running(sandbox.id, os.getpid(), sandbox.epoch, sandbox.secret)
+
     def look_at(self, sandbox: LiveSandbox) -> None:
         """The engine would be asked now."""
         self.looked.ring()

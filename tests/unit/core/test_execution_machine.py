@@ -113,8 +113,7 @@ CANCELLING = PLAIN | {
 }
 FENCE = PLAIN | {
     (W, Turn): (S, (SKIP,)),
-    (S, CancelRequested): (S, ()),
-    (R, CancelRequested): (R, ()),
+    (S, CancelRequested): (S, ()),  # what runs nevertheless, under a fence's number, can be cancelled
 }
 
 # A command of a session tells the session what becomes of their pipe.

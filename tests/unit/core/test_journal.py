@@ -322,3 +322,14 @@ def test_a_journal_killed_again_and_again_goes_on_from_where_it_was(path: Path, 
     journal.accept(execution_row("execution-9", journal.highest_number("sandbox-1") + 1))
     assert [row.number for row in journal.unfinished("sandbox-1")] == [1, 2, 3]
     journal.close()
+
+
+def test_sessions_are_listed_without_a_look_at_other_executions(journal: Journal) -> None:
+    for number in range(1, 7):
+        opens = {"opens": "session"} if number % 3 == 0 else {"command": "true"}
+        journal.accept(execution_row(f"execution-{number}", number, spec=opens))
+    for some in ({"sandbox_id": None, "run_id": None}, {"sandbox_id": "sandbox-1", "run_id": None}):
+        found = journal.executions(running=None, opens="session", limit=10, **some)
+        assert [row.id for row in found] == ["execution-6", "execution-3"]
+    plan = journal.read("EXPLAIN QUERY PLAN SELECT id FROM openings CROSS JOIN executions ON executions.rowid = openings.execution")
+    assert not [step for *_, step in plan if str(step).startswith("SCAN executions")]

@@ -55,6 +55,24 @@ def test_a_run_arrives_whole_with_its_stdin(tmp_path: Path, size: int, stdin: by
     act(tmp_path, scene)
 
 
+def test_an_ack_leaves_soon_and_never_after_what_was_sent_later(tmp_path: Path) -> None:
+    async def scene(directory: Path, witness: Witness) -> None:
+        init = await linked(directory, witness)
+        link = witness.link
+        assert link is not None
+        link.ack("e0000001")
+        link.ack("e0000002")
+        assert link.send_run(run_of(3), None)
+        link.ack("e0000003")
+        link.send(messages.kill("e0000003"))
+        link.ack("e0000004")
+        heard = [(await init.heard())[0] for _ in range(6)]
+        assert heard == [Type.ACK, Type.ACK, Type.RUN, Type.ACK, Type.KILL, Type.ACK]
+        init.close()
+
+    act(tmp_path, scene)
+
+
 async def until_ready(link: Link, witness: Witness) -> None:
     while not link.ready:
         assert await witness.next() == ("ready", None)

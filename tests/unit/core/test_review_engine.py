@@ -15,7 +15,8 @@ _JSON = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 class Socket:
-    """Answers /version and /info; of a pull the first line, and then nothing until it is `cut`."""
+    """Answers /version and /info; knows no image, and says so in its own words. Of a pull it says the first line, and then nothing
+    until it is `cut`."""
 
     def __init__(self) -> None:
         self.pulls = 0
@@ -35,8 +36,10 @@ class Socket:
                     self.pulling.set()
                 await self.cut.wait()
                 break
-            body = '{"ApiVersion": "1.41"}'
-            writer.write(f"{_JSON}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            missing = b"/images/" in request
+            body = '{"message": "there is none"}' if missing else '{"ApiVersion": "1.41"}'
+            head = _JSON.replace("200 OK", "404 Not Found") if missing else _JSON
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         writer.close()
 
 
@@ -75,5 +78,14 @@ def test_pulls_that_take_long_do_not_keep_other_calls_waiting(tmp_path: Path, mo
         answers.cut.set()
         await asyncio.gather(*pulls, return_exceptions=True)
         assert answers.pulls == 5
+
+    play(tmp_path, scene)
+
+
+def test_an_image_that_is_not_there_is_said_so_whatever_the_engines_words(tmp_path: Path) -> None:
+    async def scene(engine: Engine, answers: Socket) -> None:
+        with pytest.raises(EngineError) as caught:
+            await engine.image("busybox")
+        assert (caught.value.code, caught.value.detail) == ("image_not_found", "there is none")
 
     play(tmp_path, scene)

@@ -3,129 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from remote_env.protocol import ExecutionSpec, SandboxSpec
+from remote_env.protocol import ExecutionSpec
+from server import making
 from server import sandboxes as module
 from server.engine import Container, EngineError, Image
 from server.executions import Executions
 from server.initbuild import InitUnavailable
-from server.journal import Journal
 from server.live import LiveExecution, LiveSandbox
 from server.machines.sandbox import State
-from server.metrics import Metrics
-from server.sandboxes import Sandboxes
-from server.settings import Settings
-from server.spool import Spool
-from server.waits import WaitRoom
 from tests.unit.core.fake_init import PATIENCE_S, FakeInit, hello
-
-SANDBOX = "sandbox-1"
-
-
-class Engine:
-    """One container, whose init is this process."""
-
-    def __init__(self) -> None:
-        self.exists = False
-        self.running = True
-        self.started = asyncio.Event()
-        self.removing = asyncio.Event()  # a removal was asked for
-        self.may_remove = asyncio.Event()
-        self.may_remove.set()
-        self.gone = asyncio.Event()
-        self.found: dict[str, str] = {}
-        self.removed: list[str] = []
-        self.stuck: set[str] = set()
-
-    async def image(self, name: str) -> Image:
-        return Image("sha256:1", (), "", "/")
-
-    async def info(self) -> dict[str, Any]:
-        return {"Architecture": "x86_64"}
-
-    async def host_path(self, path: Path) -> Path:
-        return path
-
-    async def create(self, *_: object) -> str:
-        self.exists = True
-        return "c0ffee"
-
-    async def start(self, container_id: str) -> Container:
-        self.started.set()
-        return self._container(container_id)
-
-    async def inspect(self, container_id: str) -> Container | None:
-        return self._container(container_id) if self.exists else None
-
-    async def find(self, sandbox_id: str) -> Container | None:
-        return await self.inspect("c0ffee")
-
-    async def remove(self, container_id: str) -> None:
-        self.removing.set()
-        await self.may_remove.wait()
-        if container_id in self.stuck:
-            raise EngineError("invalid", "device or resource busy")
-        self.exists = False
-        self.gone.set()
-        self.removed.append(container_id)
-
-    async def ours(self) -> dict[str, str]:
-        return self.found
-
-    def _container(self, container_id: str) -> Container:
-        return Container(container_id, self.running, os.getpid(), 0, {})
-
-
-class Stage:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.fatal: list[BaseException] = []
-        self.engine = Engine()
-        self.room = WaitRoom()
-        self.journal = Journal(directory / "journal.sqlite3")
-        self.spool = Spool(directory / "spool")
-        self.executions = Executions(
-            self.journal, self.spool, Metrics(), self.room, key=b"key", drain_grace_s=0.2, on_fatal=self.fatal.append
-        )
-        self.sandboxes = Sandboxes(
-            settings=Settings(data_dir=directory), journal=self.journal, engine=self.engine,  # type: ignore[arg-type]
-            executions=self.executions, room=self.room, directory=directory / "sandboxes",
-            engine_broke=self._engine_broke, on_fatal=self.fatal.append,
-        )  # fmt: skip
-
-    async def _engine_broke(self, within_s: float) -> bool:
-        return False
-
-    def create(self) -> LiveSandbox:
-        return self.sandboxes.create(SandboxSpec(id=SANDBOX, image="busybox", run_id="run-00001"), b"hash")
-
-    async def over(self, sandbox: LiveSandbox) -> None:
-        while sandbox.id in self.sandboxes.live:
-            await sandbox.changed.wait(PATIENCE_S)
-
-
-def play(directory: Path, scene: Callable[[Stage], Awaitable[None]]) -> None:
-    async def main() -> None:
-        stage = Stage(directory)
-        await asyncio.wait_for(scene(stage), 60)
-        await stage.sandboxes.stop(False)
-        assert stage.fatal == []
-
-    asyncio.run(main())
+from tests.unit.core.sandbox_stage import SANDBOX, Stage, play, without_an_init
 
 
 @pytest.fixture(autouse=True)
 def an_init_that_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    init = tmp_path / "init"
-    init.write_bytes(b"")
-    monkeypatch.setattr(module, "init_path", lambda _: init)
-    monkeypatch.setattr(module, "_HELLO_LOOK_S", 0.01)
+    without_an_init(monkeypatch, tmp_path)
 
 
 def test_an_init_that_comes_after_its_sandbox_failed_is_not_taken(tmp_path: Path) -> None:
@@ -194,6 +90,46 @@ def test_a_sandbox_removed_while_its_failure_is_tidied_up_is_over_once(tmp_path:
     play(tmp_path, scene)
 
 
+def test_a_sandbox_whose_turn_has_not_come_is_removed_without_waiting_for_it(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        first = stage.create()
+        await stage.engine.started.wait()  # and goes on for as long as its init does not come
+        second = stage.create("sandbox-2")
+        for _ in range(100):  # turns of the event loop, for it to stand in line
+            await asyncio.sleep(0)
+        assert (first.progress, second.progress) == ("starting the container", "waiting for its turn")
+        stage.sandboxes.remove(second, "removed")
+        await stage.over(second)
+        assert (second.state, first.state) == (State.REMOVED, State.CREATING)
+        init = FakeInit(stage.sandboxes.link_directory(SANDBOX))
+        init.say(hello())
+        assert first.work is not None
+        await first.work
+        assert first.takes_work
+        init.close()
+
+    play(tmp_path, scene, max_creations=1)
+
+
+def test_a_sandbox_is_removed_without_waiting_for_what_the_engine_says_of_its_image(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        asked = asyncio.Event()
+
+        async def image(name: str) -> Image:
+            asked.set()
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("nobody answers")
+
+        stage.engine.image = image  # type: ignore[method-assign]
+        sandbox = stage.create()
+        await asked.wait()
+        stage.sandboxes.remove(sandbox, "removed")
+        await stage.over(sandbox)
+        assert (sandbox.state, stage.engine.exists) == (State.REMOVED, False)
+
+    play(tmp_path, scene)
+
+
 def test_a_purge_asked_for_during_a_removal_is_carried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     purged: list[str] = []
 
@@ -216,7 +152,7 @@ def test_a_machine_that_there_is_no_init_for_fails_the_sandbox_not_the_server(tm
     def unavailable(_: str) -> Path:
         raise InitUnavailable("there is no init for riscv64")
 
-    monkeypatch.setattr(module, "init_path", unavailable)
+    monkeypatch.setattr(making, "init_path", unavailable)
 
     async def scene(stage: Stage) -> None:
         await stage.over(stage.create())

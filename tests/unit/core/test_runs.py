@@ -55,6 +55,11 @@ def test_a_terminal_has_its_size_and_its_kind_unless_the_environment_says_anothe
     assert run(command="ls", tty={}, env={"TERM": "dumb"}).env == ("TERM=dumb",)
 
 
+def test_a_terminals_kind_comes_before_the_sandboxs_environment_as_the_containers_own_would_come_behind_it() -> None:
+    message, _ = run_message(spec(command="ls", tty={"term": "vt100"}), 7, SANDBOX, sandbox_env={"TERM": "dumb", "A": "b"})
+    assert set(message.env) == {"TERM=vt100", "A=b"}
+
+
 def test_a_command_too_long_for_an_argument_goes_as_a_script_and_one_byte_less_does_not() -> None:
     assert not run(command=LONG).flags & RunFlag.SCRIPT
     assert run(command=LONG + "x").flags & RunFlag.SCRIPT

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timezone
@@ -35,7 +36,7 @@ from server.journal import CommitFailed
 from server.metrics import Metrics
 from server.problems import ProblemError
 from server.settings import Settings
-from server.terminals import Terminals, TerminalView
+from server.terminals import Place, Terminals, TerminalView
 
 log = logging.getLogger("tests.fakes")
 
@@ -89,6 +90,7 @@ class FakeTerminals(Terminals):
     def __init__(self, services: FakeServices) -> None:
         self._services = services
         self.typed: dict[str, bytes] = {}
+        self.counts: Counter[str] = Counter()  # of each typist's bytes
         self.sizes: dict[str, tuple[int, int]] = {}
         self.reading = asyncio.Event()  # whether what is typed is read
         self.reading.set()
@@ -103,11 +105,18 @@ class FakeTerminals(Terminals):
         self.typed[eid] = had + data[len(had) - offset :]
         return len(self.typed[eid])
 
-    async def type_on(self, eid: str, epoch: str, data: bytes) -> None:
+    async def type_on(self, eid: str, epoch: str, data: bytes, place: Place | None = None) -> None:
         self._services.running(eid, epoch)
         await self.reading.wait()
+        if place is not None:
+            had = self.counts[place.typist]
+            if place.offset > had:
+                raise ProblemError("invalid", "bytes are missing", id=eid)
+            data = data[had - place.offset :]
+            self.counts[place.typist] += len(data)
         self.typed[eid] = self.typed.get(eid, b"") + data
-        await self._services.write(eid, data)  # its echo
+        if data:
+            await self._services.write(eid, data)  # its echo
 
     async def resize(self, eid: str, epoch: str, rows: int, cols: int) -> Execution:
         execution = self._services.running(eid, epoch)
@@ -115,10 +124,11 @@ class FakeTerminals(Terminals):
         await self._services.write(eid, b"resized")
         return execution
 
-    def view(self, eid: str, epoch: str, offset: int | None) -> TerminalView:
+    def view(self, eid: str, epoch: str, offset: int | None, typist: str | None = None) -> TerminalView:
         about, events = self._services.follow(eid, epoch, None if offset is None else (offset,))
         at = len(self._services.content[eid]) if offset is None else offset
-        return TerminalView(about, at, len(self.typed.get(eid, b"")), events)
+        count = len(self.typed.get(eid, b"")) if typist is None else self.counts[typist]
+        return TerminalView(about, at, count, events)
 
 
 class FakeServices:

@@ -16,6 +16,7 @@ import uvicorn
 from remote_env.protocol import EPOCH_HEADER, PROBLEMS
 from server.app import create_app
 from server.auth import Auth
+from server.connections import HttpProtocol
 from server.lifetime import Lifetime
 from server.listen import bind
 from server.metrics import Metrics
@@ -62,7 +63,7 @@ class RunningServer:
         self.lifetime = Lifetime()
         app = create_app(self.services, self.settings, self._auth, self.metrics, self.lifetime)
         server = uvicorn.Server(
-            uvicorn.Config(app, http="httptools", ws="websockets-sansio", lifespan="off", log_config=None, proxy_headers=False)
+            uvicorn.Config(app, http=HttpProtocol, ws="websockets-sansio", lifespan="off", log_config=None, proxy_headers=False)
         )  # fmt: skip
         self.lifetime.on_stop(lambda: setattr(server, "should_exit", True))
         self._ready.set()

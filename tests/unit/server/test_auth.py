@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from remote_env.protocol import new_id
 from server.auth import Auth, Credentials
-from tests.unit.server.harness import TOKEN, RunningServer, assert_problem
+from tests.unit.server.fakes import SANDBOX
+from tests.unit.server.harness import EPOCH_OF_SANDBOX, TOKEN, RunningServer, assert_problem
 
 
 def verdict(auth: Auth, host: str | None, *, origin: str | None = None, authorization: str | None = f"Bearer {TOKEN}") -> str | None:
@@ -76,4 +78,16 @@ def test_every_path_but_health_asks_for_the_token(server: RunningServer, path: s
 def test_web_pages_and_foreign_hosts_get_nothing_not_even_health(server: RunningServer) -> None:
     assert_problem(server.request("GET", "/health", headers={"Origin": "http://127.0.0.1"}), "forbidden")
     assert_problem(server.request("GET", "/health", headers={"Host": "evil.example"}), "forbidden")
+    assert server.services.starts == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [({"Authorization": None}, "unauthorized"), ({"Origin": "http://127.0.0.1"}, "forbidden"), ({"Host": "evil.example"}, "forbidden")],
+)
+def test_the_route_that_runs_commands_stands_behind_the_same_gate(server: RunningServer, changed: dict[str, str | None], code: str) -> None:
+    """It passes the web framework by, and nothing else."""
+    headers = {**EPOCH_OF_SANDBOX, **changed}
+    body = {"id": new_id(), "command": "hang"}
+    assert_problem(server.request("POST", f"/v1/sandboxes/{SANDBOX}/executions", body, headers), code)
     assert server.services.starts == 0

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from remote_env.protocol import EPOCH_HEADER, INPUT_LIMIT, INSTANCE_HEADER, OFFSET_HEADER, TERMINAL_SUBPROTOCOL
+from remote_env.protocol import COUNTED_SUBPROTOCOL, EPOCH_HEADER, INPUT_LIMIT, INSTANCE_HEADER, OFFSET_HEADER, TERMINAL_SUBPROTOCOL
 from tests.unit.server.fakes import EPOCH, OTHER_EPOCH, SANDBOX
 from tests.unit.server.harness import PATIENCE_S, TOKEN, RunningServer, assert_problem
 
@@ -134,6 +134,63 @@ def test_what_is_typed_arrives_in_order(hanging: RunningServer) -> None:
         assert seen == b"one two"
     with sit(hanging) as connection:
         assert told(connection)["input"] == 7
+
+
+def sit_counted(server: RunningServer, typist: str = "a-typist") -> ClientConnection:
+    return sit(server, f"?typist={typist}", subprotocols=[COUNTED_SUBPROTOCOL, TERMINAL_SUBPROTOCOL])
+
+
+def placed(offset: int, data: bytes) -> bytes:
+    return offset.to_bytes(8, "big") + data
+
+
+def test_what_a_typist_sends_again_over_another_link_is_typed_once(hanging: RunningServer) -> None:
+    with sit_counted(hanging) as older:
+        assert older.subprotocol == COUNTED_SUBPROTOCOL
+        assert told(older) == {"type": "at", "offset": 0, "input": 0}
+        older.send(placed(0, b"one "))
+        assert shown(older) == b"one "
+        with sit_counted(hanging) as newer:
+            assert told(newer) == {"type": "at", "offset": 4, "input": 4}
+            newer.send(placed(0, b"one two"))
+            newer.send(placed(4, b"two"))
+            newer.send(placed(7, b"."))
+            seen = b""
+            while len(seen) < 4:
+                seen += shown(newer)
+            assert seen == b"two."
+        assert closed(older) == (1001, "its typist has come over another link")
+
+
+def test_each_typist_has_a_count_of_their_own(hanging: RunningServer) -> None:
+    with sit_counted(hanging) as one, sit_counted(hanging, "another-typist") as other:
+        told(one), told(other)
+        one.send(placed(0, b"from one "))
+        assert shown(one) == shown(other) == b"from one "
+        other.send(placed(0, b"from the other"))
+        assert shown(one) == b"from the other"
+
+
+def test_input_behind_a_gap_or_without_a_place_is_refused(hanging: RunningServer) -> None:
+    for message in (placed(5, b"late"), b"short"):
+        with sit_counted(hanging) as connection:
+            told(connection)
+            connection.send(message)
+            assert closed(connection) == (4422, "invalid")
+
+
+def test_a_client_that_cannot_count_is_served_as_ever(hanging: RunningServer) -> None:
+    with sit(hanging, "?typist=a-typist") as connection:
+        assert connection.subprotocol == TERMINAL_SUBPROTOCOL
+        told(connection)
+        connection.send(b"uncounted")
+        assert shown(connection) == b"uncounted"
+
+
+def test_a_typist_is_named_by_an_id(hanging: RunningServer) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        sit_counted(hanging, "../etc")
+    assert refused.value.response.status_code == 422
 
 
 def test_a_terminals_size_is_set_and_signals_are_sent(hanging: RunningServer) -> None:

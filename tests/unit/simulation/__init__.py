@@ -1,6 +1,7 @@
 """The whole delivery in one process: the real tables of server and client in a simulated world that fails in every way.
 
-    ledger.py     what really happened, and the promises P1 to P6 that are checked against it
+    ledger.py     what really happened, and the promises P1 to P8 that are checked against it
+    bodies.py     what commands do        talks.py    what was said in a session, and in whose output it belongs
     pipe.py       a command's pipe and its spool file        init.py      PID 1 of a sandbox, and its link
     disk.py       the journal and the spool: what outlives a server        engine.py   containers
     server/       carries out the tables' instructions: executions.py, links.py, sandboxes.py, requests.py

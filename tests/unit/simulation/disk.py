@@ -8,6 +8,7 @@ from typing import Literal
 
 from remote_env.protocol import Outcome
 from server.machines.sandbox import LIVE, State
+from tests.unit.simulation.bodies import SESSION
 from tests.unit.simulation.pipe import SpoolFile
 
 
@@ -50,6 +51,12 @@ class ExecutionRow:
     cancelling: bool = False
     final: Final | None = None
     expired: bool = False
+    session: str | None = None  # the one that it is a command of
+
+    @property
+    def opens(self) -> bool:
+        """Whether it is a session."""
+        return self.kind == "run" and self.body == SESSION
 
 
 @dataclass
@@ -106,6 +113,10 @@ class Disk:
         if fails is not None:
             raise CommitFailed
         self.tick()
+
+    def busy(self, session: str) -> bool:
+        """Whether a command of it has not ended."""
+        return any(row.session == session and row.final is None for row in self.journal.executions.values())
 
     def wipe(self) -> None:
         self.journals += 1

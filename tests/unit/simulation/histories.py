@@ -12,7 +12,14 @@ from tests.unit.simulation.world import World
 
 STEPS = (60, 400)  # how many attempts a history has, at least and at most; many are not possible when they come
 WORK_TO_FAULTS = 3  # how much likelier than its weight work is: a world in which only faults happen gets nowhere
-FAULTS = tuple(group for group in GROUPS if group != "work")
+WORK = ("work", "sessions")
+WITH_SESSIONS = 0.4  # of the histories
+SESSION_FAULTS = ("late sessions", "ends of sessions")
+OPEN_SESSION: tuple[Action, ...] = (
+    ("open_session", 0, 0), ("request_session", 0, 0), ("deliver_session", 0, 0), ("init_reads", 0, 0), ("server_reads", 0, 0),
+)  # fmt: skip
+BEGIN_WITH_ONE = 0.7  # of the histories with sessions
+FAULTS = tuple(group for group in GROUPS if group not in (*WORK, *SESSION_FAULTS))
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,17 @@ def table(groups: Iterable[str]) -> list[tuple[str, int, int]]:
     chosen: list[tuple[str, int, int]] = []
     for group in ("work", *groups):
         for name, entry in GROUPS[group].items():
-            weight = entry.weight * WORK_TO_FAULTS if group == "work" else entry.weight
+            weight = entry.weight * WORK_TO_FAULTS if group in WORK else entry.weight
             chosen += [(name, len(entry.first), len(entry.second))] * weight
     return chosen
+
+
+def drawn(source: random.Random) -> list[str]:
+    """A few kinds of faults; with or without sessions."""
+    faults = source.sample(FAULTS, source.randint(1, 5))
+    if source.random() < WITH_SESSIONS:
+        faults += ["sessions", *source.sample(SESSION_FAULTS, source.randint(0, len(SESSION_FAULTS)))]
+    return faults
 
 
 def draw(
@@ -49,7 +64,9 @@ def draw(
     """
     source = random.Random(seed)
     uniform = source.random
-    groups = groups or source.sample(FAULTS, source.randint(1, 5))
+    groups = groups or drawn(source)
+    if "sessions" in groups and not begin and uniform() < BEGIN_WITH_ONE:
+        begin = OPEN_SESSION
     actions = table(groups)
     count = len(actions)
     world, history = World(off), list(begin)

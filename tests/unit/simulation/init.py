@@ -1,22 +1,23 @@
-"""A sandbox's PID 1 as a model, and its link. What it must do is in the protocol: REFUSE, ONELINK, KEEPEND, AFTERLIFE."""
+"""A sandbox's PID 1 as a model, and its link. What it must do is in the protocol: REFUSE, ONELINK, KEEPEND, AFTERLIFE.
+
+A session is a shell with one pipe, which its commands write to as well: one after the other, each until its own end.
+"""
 
 from __future__ import annotations
 
+import errno
+import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from server.messages import Cause, Ending, EndingFlag, EndingKind, Entry, Hello
+from server.messages import Cause, Ending, EndingFlag, EndingKind, Entry, Hello, Stage
+from tests.unit.simulation.bodies import DAEMON, LEAVE_CHILDREN, LEAVING, LEFT_BYTES, SESSION, STUBBORN
 from tests.unit.simulation.ledger import Ledger, broken
 from tests.unit.simulation.pipe import Pipe
 
 ROOM = 3  # packets that a link holds before it takes no more runs
 TIMEOUT_S = 100.0  # of every command; the init's business alone
 DAY_S = 86400.0  # an init that had no server for so long ends its sandbox
-
-QUICK, ENDLESS, DAEMON, FLOOD = "quick", "endless", "daemon", "flood"
-BODIES = (QUICK, ENDLESS, DAEMON, FLOOD)
-"""Ends by itself; ends by a kill or its timeout; leaves a child that writes a little; leaves one that never stops."""
-LEFT_BYTES = 2  # bytes that a daemon writes after its command ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class Packet:
     id: str = ""
     number: int = 0
     body: str = ""
+    session: str | None = None
     ending: Ending | None = None
     hello: Hello | None = None
     pipes: tuple[tuple[str, Pipe], ...] = ()
@@ -46,15 +48,18 @@ class Link:
 
 
 class Held:
-    """A line of the init's table: what runs, or has an ending that is not acknowledged."""
+    """A line of the init's table: what runs, or has an ending that is not acknowledged. A session has a `command` until that is
+    acknowledged."""
 
-    __slots__ = ("body", "child", "deadline", "ending", "id", "left", "number", "pipe")
+    __slots__ = ("body", "child", "command", "deadline", "ending", "id", "left", "number", "pipe", "session")
 
     def __init__(self, id_: str, number: int, body: str, pipe: Pipe | None, deadline: float) -> None:
         self.id, self.number, self.body, self.pipe, self.deadline = id_, number, body, pipe, deadline
         self.ending: Ending | None = None
         self.child = False  # something it left behind is alive
         self.left = LEFT_BYTES
+        self.session: Held | None = None  # the one that it is a command of
+        self.command: Held | None = None
 
     @property
     def running(self) -> bool:
@@ -132,20 +137,53 @@ class Init:
             if packet.verb == "skip":
                 self.table[packet.id] = Held(packet.id, packet.number, "", None, 0)
                 return self.end(self.table[packet.id], Ending(EndingKind.SKIPPED))
-            pipe = Pipe()
-            pipe.hold(self)
-            self.ledger.started(packet.id, packet.body)
-            held = self.table[packet.id] = Held(packet.id, packet.number, packet.body, pipe, self.now + TIMEOUT_S)
-            self.writes(held)  # every command says something at once
-            return [Packet("started", packet.id, packet.number, pipes=((packet.id, pipe),))]
+            return self._run(packet)
         known = self.table.get(packet.id)
         if packet.verb == "kill" and known is not None and known.running:
-            return self.end(known, _killed(Cause.CANCEL))
+            return self._cut_short(known, Cause.CANCEL)
         if packet.verb == "ack" and known is not None and not known.running:
             self.forget(known)
         return []
 
     # ------------------------------------------------------------------------------------------- its commands
+
+    def _run(self, packet: Packet) -> list[Packet]:
+        shell = None if packet.session is None else self.table.get(packet.session)
+        deadline = math.inf if packet.body == SESSION else self.now + TIMEOUT_S
+        held = self.table[packet.id] = Held(packet.id, packet.number, packet.body, None, deadline)
+        if packet.session is not None:
+            error = self._refuses(shell)
+            if shell is None or error:
+                return self.end(held, Ending(EndingKind.FAILED_TO_START, stage=Stage.SESSION, status=error))
+            held.session, shell.command = shell, held
+        held.pipe = Pipe() if shell is None or shell.pipe is None else shell.pipe
+        held.pipe.hold(self)
+        self.ledger.started(packet.id, packet.body, packet.session)
+        self.writes(held)  # every command says something at once
+        return [Packet("started", packet.id, packet.number, pipes=((packet.id, held.pipe),))]
+
+    def _refuses(self, shell: Held | None) -> int:
+        """Why a session takes no command, as an errno; 0: it does."""
+        if shell is None:
+            return errno.ENOENT
+        if not shell.running and "SHELLGONE" not in self.off:
+            return errno.ESRCH
+        return errno.EBUSY if shell.command is not None else 0
+
+    def _cut_short(self, held: Held, cause: Cause) -> list[Packet]:
+        """By a kill or a timeout. A shell that cannot be brought to end its command ends with it."""
+        shell = held.session
+        if held.body == SESSION or (shell is not None and held.body == STUBBORN):
+            for child in self.parents():
+                child.child = child.child and child.session is not (shell or held)
+        if shell is None or held.body != STUBBORN or not shell.running:
+            return self.end(held, _killed(cause))
+        killed = _killed(cause)
+        said = self.end(held, replace(killed, flags=killed.flags | EndingFlag.SESSION_OVER))
+        return said + self.end(shell, Ending(EndingKind.EXITED, status=9, flags=EndingFlag.KILLED_BY_US))
+
+    def shell_dies(self, shell: Held, status: int) -> None:
+        self.say(self.end(shell, Ending(EndingKind.EXITED, status=status)))
 
     def running(self) -> list[Held]:
         return [held for held in self.table.values() if held.running]
@@ -155,40 +193,51 @@ class Init:
         return [held for held in (*self.table.values(), *self.behind) if held.child]
 
     def end(self, held: Held, ending: Ending) -> list[Packet]:
-        """KEEPEND: the read end is kept until the ack."""
+        """KEEPEND: the read end is kept until the ack. A shell's end is its command's as well, and that is told first."""
+        said: list[Packet] = []
+        if held.command is not None and held.command.running and "BOTHEND" not in self.off:
+            said = self.end(held.command, replace(ending, flags=ending.flags | EndingFlag.SESSION_OVER))
         held.ending = ending
         if ending.kind is EndingKind.EXITED:
-            held.child = held.body in (DAEMON, FLOOD) and not ending.flags & EndingFlag.KILLED_BY_US
+            held.child = held.body in LEAVE_CHILDREN and not ending.flags & EndingFlag.KILLED_BY_US
         self.ledger.ended(held.id, ending, self.now)
         if held.pipe is not None and "KEEPEND" in self.off:
             held.pipe.let_go(self)
         if self.link is not None and self.link.server_end:
             self.ledger.command(held.id).said = True
-        return [Packet("ended", held.id, held.number, ending=ending)]
+        return [*said, Packet("ended", held.id, held.number, ending=ending)]
 
     def exits(self, held: Held, code: int) -> None:
-        flags = EndingFlag.OUTPUT_OPEN if held.body in (DAEMON, FLOOD) else EndingFlag(0)
+        flags = EndingFlag.OUTPUT_OPEN if held.body in LEAVE_CHILDREN else EndingFlag(0)
+        if held.body == LEAVING and held.session is not None:
+            self.shell_dies(held.session, code << 8)
+            return
         self.say(self.end(held, Ending(EndingKind.EXITED, status=code << 8, flags=flags)))
 
     def kill_all(self) -> None:
         """`kill -9 -1` inside: the running commands and all that was left behind; not this init."""
         for held in self.running():
-            self.say(self.end(held, Ending(EndingKind.EXITED, status=9, flags=EndingFlag.RUNNER_KILLED)))
+            if held.running:
+                self.say(self.end(held, Ending(EndingKind.EXITED, status=9, flags=EndingFlag.RUNNER_KILLED)))
         for held in self.parents():
             held.child = False
 
     def forget(self, held: Held) -> None:
         """AFTERLIFE: after the ack its runner reads and throws away, so that what was left behind can go on writing."""
         del self.table[held.id]
+        if held.session is not None and held.session.command is held:
+            held.session.command = None
         if held.pipe is not None:
-            if held.child and "AFTERLIFE" not in self.off:
+            children = held.session is None and (held.child or any(child.session is held for child in self.parents()))
+            if children and "AFTERLIFE" not in self.off:
                 held.pipe.hold("runner")
             held.pipe.let_go(self)
         if held.child:
             self.behind.append(held)
 
     def writes(self, held: Held) -> bool:
-        """Its command, or what that left behind, writes one byte; False where it has to wait."""
+        """Its command, or what that left behind, writes one byte; False where it has to wait. What a session's shell writes is
+        of something in the background that it began with."""
         pipe = held.pipe
         if pipe is None or not (held.running or held.child):
             return False
@@ -201,7 +250,11 @@ class Init:
         if pipe.full:
             return False
         command = self.ledger.command(held.id)
-        pipe.queue.append(command.written)
+        if held.session is not None or held.body == SESSION:
+            byte = self.ledger.says((held.session or held).id, held.id if held.session is not None and held.running else None)
+        else:
+            byte = command.written
+        pipe.queue.append(byte)
         command.written += 1
         held.left -= not held.running
         return True
@@ -213,8 +266,8 @@ class Init:
             self.served_at = now
         if "INITCLOCK" not in self.off or served:  # off: the server keeps the clock, and its word is needed
             for held in self.running():
-                if now >= held.deadline:
-                    self.say(self.end(held, _killed(Cause.TOTAL)))
+                if held.running and now >= held.deadline:
+                    self.say(self._cut_short(held, Cause.TOTAL))
         for held in self.running():
             if now >= held.deadline:
                 broken("P6", f"{held.id} runs beyond its timeout: nobody is there to end it")

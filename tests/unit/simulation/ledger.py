@@ -5,10 +5,12 @@ The ledger is told every start, every ending and every answer by the simulated w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from server.messages import Ending
+from tests.unit.simulation.talks import Talk
 
 PROMISES = {
     "P1": "At-most-once",
@@ -18,6 +20,7 @@ PROMISES = {
     "P5": "Lost-only-where-something-failed",
     "P6": "Everything-ends",
     "P7": "What-is-left-behind-lives-on",  # the design's word about background processes
+    "P8": "One-command-at-a-time-in-a-session-that-lives",
     "table": "The-tables-know-what-comes",
 }
 
@@ -50,6 +53,7 @@ class Command:
     cancel_asked: bool = False
     cancel_told: bool = False
     spoilt: bool = False  # what was kept of its output has been damaged on disk
+    session: str | None = None  # the one that it was started in
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Ledger:
     commands: dict[str, Command] = field(default_factory=dict)
     failed: dict[str | None, set[str]] = field(default_factory=lambda: {None: set()})
     removed: set[str] = field(default_factory=set)  # sandboxes whose end a client was told of
+    talks: dict[str, Talk] = field(default_factory=dict)  # of each session
+    busy: Callable[[str], bool] = lambda session: False  # whether the journal has a command of it that has not ended
 
     def command(self, id_: str) -> Command:
         known = self.commands.get(id_)
@@ -74,8 +80,11 @@ class Ledger:
 
     # --------------------------------------------------------------------------------------------- inside
 
-    def started(self, id_: str, body: str) -> None:
+    def started(self, id_: str, body: str, session: str | None = None) -> None:
         command = self.command(id_)
+        if session is not None:
+            self._in_session(id_, session)
+            command.session = session
         command.starts += 1
         if command.starts > 1:
             broken("P1", f"command {id_} started {command.starts} times")
@@ -83,9 +92,36 @@ class Ledger:
         if command.never is not None:
             broken("P3", f"{command.never} was told that {id_} did not run and never will; it started")
 
+    def _in_session(self, id_: str, session: str) -> None:
+        if self.command(session).ending is not None:
+            broken("P8", f"{id_} runs in {session}, which is over")
+        for other in self._running_in(session):
+            broken("P8", f"{id_} runs in {session}, beside {other}")
+
+    def _running_in(self, session: str) -> list[str]:
+        return [each.id for each in self.commands.values() if each.session == session and each.starts and each.ending is None]
+
+    def accepted(self, id_: str, session: str, *, over: bool, sandbox: str) -> None:
+        """A command was let in. `over`: the journal has the session's end."""
+        if over:
+            broken("P8", f"{id_} was accepted for {session}, whose end is committed")
+        if self.command(session).cancel_told and "journal" not in self.failures(sandbox):
+            broken("P8", f"{id_} was accepted for {session} after the answer that it is being closed")
+
+    def talk(self, session: str) -> Talk:
+        return self.talks.setdefault(session, Talk())
+
+    def says(self, session: str, author: str | None) -> int:
+        """A byte is written to a session's pipe, by a command of it or by what runs in the background (None)."""
+        return self.talk(session).says(author, between=author is None and not self.busy(session))
+
     def ended(self, id_: str, ending: Ending, now: float) -> None:
         command = self.command(id_)
         command.ending, command.ended_at, command.own_bytes = ending, now, command.written
+        if id_ in self.talks:
+            self.talks[id_].ends()
+            for left in self._running_in(id_):
+                broken("P8", f"{id_} is over, and {left} runs on in it")
 
     def container_started(self, sandbox: str) -> None:
         if sandbox in self.removed and "journal" not in self.failures(sandbox):

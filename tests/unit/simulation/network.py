@@ -20,6 +20,7 @@ class Message:
     epoch: str | None = None
     body: str = ""
     caller: Call | None = None
+    session: str | None = None  # the one that the command is to run in
 
     def copy(self) -> Message:
-        return Message(self.key, self.verb, self.id, self.sandbox, self.epoch, self.body)
+        return Message(self.key, self.verb, self.id, self.sandbox, self.epoch, self.body, session=self.session)

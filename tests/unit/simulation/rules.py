@@ -9,12 +9,24 @@ from typing import Any
 from unittest import mock
 
 from remote_env import delivery
-from remote_env.errors import CommandNotDelivered
+from remote_env.errors import CommandNotDelivered, SessionEnded
+from server import sessions
 from server.machines import execution as execution_rules
 from server.machines import sandbox as sandbox_rules
-from server.machines.execution import CommitFinal, ExecutionMachine, Instruction, NotListed, SendAck, State, TakeOutput
+from server.machines.execution import (
+    AttachOutput,
+    CommitFinal,
+    ExecutionMachine,
+    Instruction,
+    NotListed,
+    PauseOutput,
+    SendAck,
+    State,
+    TakeOutput,
+)
 from server.messages import Ending, EndingKind
 from tests.unit.simulation.actions import Action
+from tests.unit.simulation.histories import OPEN_SESSION
 
 # --------------------------------------------------------------------------------------- rules of the real tables
 
@@ -71,6 +83,51 @@ def _claims(self: delivery.Delivery, *_: object) -> delivery.Failed:
     return self._fail(CommandNotDelivered("not taken"))
 
 
+# ----------------------------------------------------------------------------------------------- rules of sessions
+
+
+def _lent_untaken(machine: ExecutionMachine, _: execution_rules.Lent) -> _Step:
+    machine.lent = True
+    return machine.state, (PauseOutput(take=False),)
+
+
+def _never_held(_: ExecutionMachine, event: execution_rules.EndingArrived | execution_rules.ListedEnded) -> _Step:
+    attach = (AttachOutput(),) if isinstance(event, execution_rules.ListedEnded) else ()
+    return State.DRAINING, (*attach, TakeOutput(event.ending))
+
+
+def _given_back_at_once(machine: ExecutionMachine, event: execution_rules.EndingArrived) -> _Step:
+    return State.DRAINING, (*execution_rules._back(machine), TakeOutput(event.ending))
+
+
+_session_for = sessions.session_for
+
+
+def _busy_or_not(sandbox: Any, spec: Any, live: Any, journal: Any) -> Any:
+    """session_busy off: a session that runs takes any number of commands."""
+    session = live.get(spec.session)
+    if session is not None and session.machine.state is State.RUNNING and not session.machine.cancelling:
+        return session
+    return _session_for(sandbox, spec, live, journal)
+
+
+def _closing_or_not(sandbox: Any, spec: Any, live: Any, journal: Any) -> Any:
+    """session_ended off: one that is being closed takes commands as before."""
+    session = live.get(spec.session)
+    if session is not None and session.machine.cancelling and session.command is None:
+        return session
+    return _session_for(sandbox, spec, live, journal)
+
+
+_refused = delivery.Delivery._refused
+
+
+def _session_ended_claims(self: delivery.Delivery, event: delivery.RefusedBy) -> delivery.Step:
+    if event.problem.code == "session_ended" and self.phase is delivery.Phase.POSTING:
+        return self._fail(SessionEnded(event.problem.detail))
+    return _refused(self, event)
+
+
 # ------------------------------------------------------------------------------------------------------ the rules
 
 HISTORIES = 3000  # within which a rule that is off has to show
@@ -122,6 +179,8 @@ _COPIED_RUN_UNREAD: tuple[Action, ...] = (  # the init has not read it, the jour
 _LATE_POST: tuple[Action, ...] = (  # its caller was told 404, and it is still under way
     ("call", 0, 0), ("request", 0, 0), ("break_off", 0, 0), ("request", 0, 0), ("deliver", 0, 1),
 )  # fmt: skip
+_COMMAND_OF_SESSION: tuple[Action, ...] = (*OPEN_SESSION, ("command", 0, 0), ("request", 0, 0), ("deliver", 0, 0))
+_SESSION_FOR = "server.sessions.session_for"
 _RECONCILE = "server.machines.sandbox.reconcile"
 
 RULES = (
@@ -178,4 +237,106 @@ RULES = (
     _rule("Last words", "a dead container's link is read to its end", "removal", off=("LASTWORDS",)),
     _rule("Correlation", "an answer is about what was asked", "network", off=("CORRELATION",)),
     _rule("Checksum", "kept bytes are held against their sha256", "spool", off=("CHECKSUM",)),
+    _rule(
+        "ONEREADER (lent)",
+        "a session's pipe is read by its command while there is one",
+        "sessions",
+        off=("READSON",),
+        begin=OPEN_SESSION,
+    ),
+    _rule(
+        "ONEREADER (after a restart)",
+        "also when the server comes back",
+        "sessions",
+        "crash",
+        off=("LENTAGAIN",),
+        begin=OPEN_SESSION,
+    ),
+    _rule("ONEREADER (a new link)", "also when the init comes back", "sessions", "link", off=("STILLLENT",), begin=OPEN_SESSION),
+    _rule(
+        "Sessions before their commands", "they are taken up in this order", "sessions", "crash", off=("SESSIONFIRST",), begin=OPEN_SESSION
+    ),
+    _rule(
+        "Taken when lent",
+        "what was said between commands is the session's",
+        "sessions",
+        table={(State.RUNNING, execution_rules.Lent): _lent_untaken},
+        begin=OPEN_SESSION,
+    ),
+    _rule(
+        "Given back",
+        "after a command's end the session reads its pipe again",
+        "sessions",
+        patches={"server.machines.execution._back": lambda _: ()},
+        begin=OPEN_SESSION,
+    ),
+    _rule(
+        "Given back (when its output is taken)",
+        "not before that",
+        "sessions",
+        table={(State.RUNNING, execution_rules.EndingArrived): _given_back_at_once},
+        begin=OPEN_SESSION,
+    ),
+    _rule(
+        "Held",
+        "a session's ending waits for its command's",
+        "sessions",
+        "ends of sessions",
+        "crash",
+        "link",
+        table={
+            (State.WAITING, execution_rules.ListedEnded): _never_held,
+            (State.RUNNING, execution_rules.ListedEnded): _never_held,
+            (State.RUNNING, execution_rules.EndingArrived): _never_held,
+        },
+        begin=_COMMAND_OF_SESSION,
+    ),
+    _rule(
+        "The command is lost first",
+        "what their pipe holds is its",
+        "sessions",
+        "sandbox",
+        off=("LASTOFSESSION",),
+        begin=_COMMAND_OF_SESSION,
+    ),
+    _rule(
+        "session_busy",
+        "one command of a session at a time, before anything is journaled",
+        "sessions",
+        patches={_SESSION_FOR: _busy_or_not},
+        begin=OPEN_SESSION,
+    ),
+    _rule(
+        "session_ended",
+        "no command for a session that is being closed",
+        "sessions",
+        "ends of sessions",
+        patches={_SESSION_FOR: _closing_or_not},
+        begin=OPEN_SESSION,
+    ),
+    _rule(
+        "CLAIM (session over)",
+        "a refusal speaks of one copy, here too",
+        "sessions",
+        "journal",
+        "network",
+        patches={"remote_env.delivery.Delivery._refused": _session_ended_claims},
+        begin=(("copy_journal", 0, 0), *OPEN_SESSION, ("command", 0, 0), ("request", 0, 0), ("duplicate", 0, 0)),
+    ),
+    _rule(
+        "A shell that is gone runs nothing",
+        "the init refuses, whatever the server knew",
+        "sessions",
+        "ends of sessions",
+        off=("SHELLGONE",),
+        begin=OPEN_SESSION,
+    ),
+    _rule(
+        "The shell's end is its command's",
+        "nothing waits for a shell that is gone",
+        "sessions",
+        "ends of sessions",
+        off=("BOTHEND",),
+        begin=_COMMAND_OF_SESSION,
+    ),
 )

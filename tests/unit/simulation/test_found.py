@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remote_env import delivery
+from remote_env.errors import SessionEnded
 from server.machines import execution as rules
 from tests.unit.simulation.actions import Action
 from tests.unit.simulation.histories import replay
@@ -31,6 +32,23 @@ TOKEN_CHANGED_AFTER_A_BUSY_COPY: list[Action] = [
 OUTPUT_OF_A_ROW_THAT_WAS_SET_BACK: list[Action] = [
     ("copy_journal", 0, 0), ("call", 0, 0), ("request", 0, 0), ("duplicate", 0, 0), ("deliver", 0, 0), ("init_reads", 0, 0),
     ("server_reads", 0, 0), ("splice", 0, 0), ("set_journal_back", 0, 0),
+]  # fmt: skip
+
+
+# A proxy copies a POST to a session; the one copy is accepted and runs. The journal is set back to before the session. The other
+# copy comes before the init does: there is no such session, it said, and that was taken to speak of both copies.
+SESSION_THAT_WAS_SET_BACK: list[Action] = [
+    ("copy_journal", 0, 0), ("open_session", 0, 0), ("request_session", 0, 0), ("deliver_session", 0, 0), ("init_reads", 0, 0),
+    ("server_reads", 0, 0), ("command", 0, 0), ("request", 0, 0), ("duplicate", 0, 0), ("deliver", 0, 1), ("init_reads", 0, 0),
+    ("set_journal_back", 0, 0), ("start_server", 0, 0), ("deliver", 0, 0),
+]  # fmt: skip
+
+
+# A session is asked for, the answer is lost, the journal set back to before it. Its caller has the id fenced, and the fence gets
+# the number that the run had, which the init reads now. What runs under the fence's id could not be cancelled.
+FENCE_THAT_RUNS: list[Action] = [
+    ("copy_journal", 0, 0), ("open_session", 0, 0), ("request_session", 0, 0), ("lose_session_answer", 0, 0), ("request_session", 0, 0),
+    ("set_journal_back", 0, 0), ("start_server", 0, 0), ("deliver_session", 0, 0), ("init_reads", 0, 0), ("request_session", 0, 0),
 ]  # fmt: skip
 
 
@@ -64,12 +82,39 @@ def whoever_runs_at_a_hello_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(rules.TABLE, (rules.State.WAITING, rules.ListedRunning), from_nothing)
 
 
+@pytest.fixture
+def what_a_session_refuses_is_not_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = delivery.Delivery._refused
+
+    def refused(self: delivery.Delivery, event: delivery.RefusedBy) -> delivery.Step:
+        if event.problem.code == "session_ended" and self.phase is delivery.Phase.POSTING and not self._earlier:
+            return self._fail(SessionEnded(event.problem.detail))
+        return real(self, event)
+
+    monkeypatch.setattr(delivery.Delivery, "_refused", refused)
+
+
+@pytest.fixture
+def a_fence_is_never_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel = rules.TABLE[rules.State.RUNNING, rules.CancelRequested]
+
+    def but_a_fence(machine: rules.ExecutionMachine, event: rules.Event) -> tuple[rules.State, tuple[rules.Instruction, ...]]:
+        return (machine.state, ()) if machine.kind == "fence" else cancel(machine, event)
+
+    monkeypatch.setitem(rules.TABLE, (rules.State.RUNNING, rules.CancelRequested), but_a_fence)
+
+
 CASES = {
     "every_id_is_taken_for_fresh": UNREACHABLE_AFTER_A_RESTART,
     "earlier_copies_are_forgotten": TOKEN_CHANGED_AFTER_A_BUSY_COPY,
     "whoever_runs_at_a_hello_begins_anew": OUTPUT_OF_A_ROW_THAT_WAS_SET_BACK,
+    "what_a_session_refuses_is_not_fenced": SESSION_THAT_WAS_SET_BACK,
+    "a_fence_is_never_cancelled": FENCE_THAT_RUNS,
 }
-PROMISES = {"every_id_is_taken_for_fresh": "P3", "earlier_copies_are_forgotten": "P3", "whoever_runs_at_a_hello_begins_anew": "P2"}
+PROMISES = {
+    "every_id_is_taken_for_fresh": "P3", "earlier_copies_are_forgotten": "P3", "whoever_runs_at_a_hello_begins_anew": "P2",
+    "what_a_session_refuses_is_not_fenced": "P3", "a_fence_is_never_cancelled": "P6",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("history", CASES.values(), ids=CASES)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.unit.simulation.actions import TABLE, words
-from tests.unit.simulation.histories import FAULTS, draw, replay, search
+from tests.unit.simulation.histories import FAULTS, SESSION_FAULTS, draw, replay, search
 
 HISTORIES = 4000
 BLOCKS = 8
@@ -27,6 +27,8 @@ def test_everything_that_can_happen_does_happen() -> None:
     for number, fault in enumerate((*FAULTS, *FAULTS, *FAULTS)):
         for seed in range(12):
             happened.update(name for name, _, _ in draw(1000 * number + seed, groups=(fault,))[0])
+    for seed in range(40):
+        happened.update(name for name, _, _ in draw(seed, groups=("sessions", *SESSION_FAULTS))[0])
     # Without ONELINK there is no old link to read from.
     assert set(TABLE) - set(happened) == {"init_reads_old_link"}
 

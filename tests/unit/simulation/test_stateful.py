@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from tests.unit.simulation.actions import GROUPS, Action, do, words
-from tests.unit.simulation.histories import FAULTS
+from tests.unit.simulation.histories import FAULTS, SESSION_FAULTS
 from tests.unit.simulation.ledger import BrokenPromise
 from tests.unit.simulation.rules import RULES
 from tests.unit.simulation.world import World
@@ -31,7 +31,7 @@ def _actions(groups: Iterable[str]) -> list[Action]:
     ]
 
 
-WORK, FAULT = _actions(["work"]), _actions(FAULTS)
+WORK, FAULT, IN_SESSIONS = _actions(["work"]), _actions(FAULTS), _actions(["sessions", *SESSION_FAULTS])
 
 
 class History(RuleBasedStateMachine):
@@ -62,6 +62,10 @@ class History(RuleBasedStateMachine):
     @rule(start=st.integers(0, len(WORK) - 1))
     def more_work(self, start: int) -> None:
         self.first_possible(WORK, start)
+
+    @rule(start=st.integers(0, len(IN_SESSIONS) - 1))
+    def session(self, start: int) -> None:
+        self.first_possible(IN_SESSIONS, start)
 
     @rule(start=st.integers(0, len(FAULT) - 1))
     def fault(self, start: int) -> None:

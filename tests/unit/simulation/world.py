@@ -8,10 +8,12 @@ from remote_env import delivery
 from remote_env.protocol import Execution, Problem
 from server.machines import execution as execution_rules
 from server.machines.sandbox import State
-from tests.unit.simulation.clients import Call, Clients
+from server.problems import ProblemError
+from tests.unit.simulation.bodies import FLOOD, NEVER_END, SESSION
+from tests.unit.simulation.clients import OPEN, Call, Clients
 from tests.unit.simulation.disk import CommitFailed, Disk, ServerDied
 from tests.unit.simulation.engine import Container, Engine
-from tests.unit.simulation.init import ENDLESS, FLOOD, TIMEOUT_S, Init, Link, Packet
+from tests.unit.simulation.init import TIMEOUT_S, Init, Link, Packet
 from tests.unit.simulation.ledger import Ledger, broken
 from tests.unit.simulation.network import Message
 from tests.unit.simulation.server.executions import LiveSandbox
@@ -34,6 +36,7 @@ class World:
         self.boot = 1
         self.ledger = Ledger()
         self.disk = Disk(off)
+        self.ledger.busy = self.disk.busy
         self.engine = Engine(self.ledger, off)
         self.clients = Clients(self.ledger, self.disk, off)
         self.network: list[Message] = []
@@ -110,6 +113,8 @@ class World:
                 said = server.show(mixed)
         except Refusal as refusal:
             said = refusal.problem()
+        except ProblemError as error:
+            said = error.problem
         except CommitFailed:
             said = Problem.of("commit_failed", "")
             self.server_dies()
@@ -141,6 +146,21 @@ class World:
         else:
             self.network.append(message)
         return True
+
+    def cancel(self, id_: str, sandbox: str, epoch: str) -> None:
+        """Somebody asks for the end of a command, or of a session."""
+        self.ledger.command(id_).cancel_asked = True
+        self.arrives(Message(id_, "cancel", id_, sandbox, epoch))
+
+    def close_session(self, call: Call) -> None:
+        """Its caller closes it, and waits for its end."""
+        assert call.epoch is not None
+        self.cancel(call.id, call.sandbox, call.epoch)
+        self.follow(call)
+
+    def follow(self, call: Call) -> None:
+        """The caller of a session that is open waits for its end."""
+        self.clients.calls[call.id] = Call(call.id, call.sandbox, call.epoch, call.body, self.now, fresh=False, known=True)
 
     # ------------------------------------------------------------------------------------------------ the inits
 
@@ -211,9 +231,14 @@ class World:
         server = self.server
         if server is None:
             return
+        busy: dict[str, str] = {}
         for row in self.disk.journal.executions.values():
-            if row.final is None and not row.expired and row.id not in server.executions.live:
+            if row.final is not None or row.expired:
+                continue
+            if row.id not in server.executions.live:
                 broken("P6", f"{row.id} is accepted and nobody looks after it")
+            if row.session is not None and busy.setdefault(row.session, row.id) != row.id:
+                broken("P8", f"{row.id} and {busy[row.session]} are both accepted for {row.session}")
 
     def settle(self) -> None:
         """No more faults. Everything must come to its end now, late copies included; and once nobody speaks for the
@@ -223,6 +248,7 @@ class World:
         self.disk.crash_in = self.disk.next_commit_fails = None
         for number in range(ROUNDS):
             self._round()
+            self._close_sessions()
             self.check()
             self.pass_time(5.0 if number < 10 else 40.0)
             if self.unsettled() is None:
@@ -261,6 +287,20 @@ class World:
         for call in list(self.clients.calls.values()):
             self.request(call)
 
+    def _close_sessions(self) -> None:
+        """Once all their commands are told. One whose end was asked for before comes to it by itself, unless a journal that was
+        set back has forgotten that."""
+        if any(call.told is None and call.body != SESSION for call in self.clients.calls.values()):
+            return
+        for call in list(self.clients.calls.values()):
+            if call.told == OPEN:
+                (self.close_session if self._unfinished(call.id) else self.follow)(call)
+        for row in list(self.disk.journal.executions.values()):
+            if not row.opens or row.final is not None or row.expired:
+                continue
+            if not row.cancelling and (not self.ledger.command(row.id).cancel_told or "journal" in self.ledger.failures(row.sandbox)):
+                self.cancel(row.id, row.sandbox, row.epoch)
+
     def _round_inside(self, sandbox: str) -> None:
         self.connect(sandbox)
         init = self.init(sandbox)
@@ -272,7 +312,7 @@ class World:
             pass
         for held in (*init.running(), *init.parents()):
             init.writes(held)
-            if held.running and held.body != ENDLESS:
+            if held.running and held.body not in NEVER_END:
                 init.exits(held, 0)
 
     def _drain(self, id_: str) -> None:
@@ -290,7 +330,7 @@ class World:
     def unsettled(self) -> str | None:
         """What has not come to its end."""
         for call in self.clients.calls.values():
-            if call.told is None:
+            if call.told in (None, OPEN):
                 return f"{call.id}'s call never ends"
         for row in self.disk.journal.executions.values():
             if row.final is None and not row.expired:
@@ -302,6 +342,10 @@ class World:
             if init is not None and init.table:
                 return f"the init of {sandbox} holds {sorted(init.table)}"
         return None
+
+    def _unfinished(self, id_: str) -> bool:
+        row = self.disk.journal.executions.get(id_)
+        return row is not None and row.final is None and not row.expired
 
     def _no_cancel_is_forgotten(self) -> None:
         """None that was answered: long after the last fault, its command has not run into its timeout all the same."""

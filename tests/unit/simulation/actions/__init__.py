@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.unit.simulation.actions import callers, inside, outside, sandboxes, servers
+from tests.unit.simulation.actions import callers, inside, outside, sandboxes, servers, sessions
 from tests.unit.simulation.actions.table import GROUPS, Act, Action
 from tests.unit.simulation.world import World
 
-__all__ = ["GROUPS", "TABLE", "Action", "callers", "do", "inside", "outside", "sandboxes", "servers", "words"]
+__all__ = ["GROUPS", "TABLE", "Action", "callers", "do", "inside", "outside", "sandboxes", "servers", "sessions", "words"]
 
 _ENTRIES = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 TABLE: dict[str, Act] = {name: entry.do for name, entry in _ENTRIES.items()}

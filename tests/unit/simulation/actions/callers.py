@@ -5,8 +5,8 @@ from __future__ import annotations
 from remote_env.delivery import Broken, Phase
 from remote_env.protocol import Problem
 from tests.unit.simulation.actions.table import CALLS, KEYS, OLDEST_OR_NEWEST, SANDBOXES, UNFENCED, act, message_about
+from tests.unit.simulation.bodies import BODIES, QUICK
 from tests.unit.simulation.clients import Call
-from tests.unit.simulation.init import BODIES, QUICK
 from tests.unit.simulation.network import Message
 from tests.unit.simulation.world import World
 
@@ -50,7 +50,7 @@ def lose_answer(world: World, key: int, newest: int) -> bool:
     return True
 
 
-def _broken_off(world: World, message: Message) -> None:
+def broken_off(world: World, message: Message) -> None:
     caller = message.caller
     message.caller = None
     if caller is not None and caller.waits_for is message:
@@ -63,7 +63,7 @@ def break_off(world: World, number: int, _: int) -> bool:
     message = message_about(world, number)
     if message is None or message.caller is None:
         return False
-    _broken_off(world, message)
+    broken_off(world, message)
     return True
 
 
@@ -73,7 +73,7 @@ def lose_request(world: World, key: int, _: int) -> bool:
     if message is None:
         return False
     world.network.remove(message)
-    _broken_off(world, message)
+    broken_off(world, message)
     return True
 
 
@@ -131,8 +131,7 @@ def cancel(world: World, number: int, _: int) -> bool:
     caller = world.clients.calls.get(CALLS[number])
     if caller is None or world.server is None or caller.epoch is None:
         return False
-    world.ledger.command(caller.id).cancel_asked = True
-    world.arrives(Message(caller.id, "cancel", caller.id, caller.sandbox, caller.epoch))
+    world.cancel(caller.id, caller.sandbox, caller.epoch)
     return True
 
 
@@ -149,7 +148,9 @@ def reattach(world: World, number: int, _: int) -> bool:
             return False
     if before.waits_for is not None:
         before.waits_for.caller = None
-    world.clients.calls[before.id] = Call(before.id, before.sandbox, epoch, before.body, world.now, fresh=False, mistaken=before.mistaken)
+    world.clients.calls[before.id] = Call(
+        before.id, before.sandbox, epoch, before.body, world.now, fresh=False, mistaken=before.mistaken, session=before.session
+    )
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.simulation.actions.table import CALLS, SANDBOXES, act, held_by_an_init
+from tests.unit.simulation.bodies import NEVER_END
 from tests.unit.simulation.server.executions import LiveSandbox
 from tests.unit.simulation.server.requests import Server
 from tests.unit.simulation.world import World
@@ -56,7 +57,7 @@ def stop_or_go_on(world: World, number: int, _: int) -> bool:
 @act("work", CALLS, weight=3)
 def write(world: World, number: int, _: int) -> bool:
     """A command, or what it left behind, writes a byte."""
-    held = held_by_an_init(world, number)
+    held = held_by_an_init(world, CALLS[number])
     if held is None:
         return False
     return any(c.init.writes(held) for c in world.engine.containers.values() if c.init)
@@ -67,7 +68,7 @@ def command_exits(world: World, number: int, code: int) -> bool:
     for container in world.engine.containers.values():
         init = container.init
         held = None if init is None else init.table.get(CALLS[number])
-        if init is not None and held is not None and held.running and held.body != "endless":
+        if init is not None and held is not None and held.running and held.body not in NEVER_END:
             init.exits(held, code)
             return True
     return False

@@ -46,13 +46,13 @@ def server_reads(world: World, number: int, _: int) -> bool:
 
 @act("work", CALLS, weight=3)
 def drain(world: World, number: int, _: int) -> bool:
-    server, live = world.server, live_execution(world, number)
+    server, live = world.server, live_execution(world, CALLS[number])
     return server is not None and live is not None and bool(world._serve(lambda: server.executions.drain(live)))
 
 
 @act("work", CALLS, ("", "by its second reader"), weight=3)
 def splice(world: World, number: int, reader: int) -> bool:
-    live = live_execution(world, number)
+    live = live_execution(world, CALLS[number])
     return world.server is not None and live is not None and world.server.executions.splice(live, reader)
 
 

@@ -15,7 +15,8 @@ from tests.unit.simulation.world import World
 
 CALLS = ("c0", "c1", "c2", "c3")
 SANDBOXES = ("s0", "s1")
-KEYS = (*CALLS, *SANDBOXES)  # what requests are about
+KEYS = (*CALLS, *SANDBOXES)  # what requests are about, but for those that open sessions
+SESSIONS = ("h0", "h1")
 NO_WORDS = ("",)
 OLDEST_OR_NEWEST = ("", "(the newest request)")
 WAITS_S = (1.0, 40.0, 200.0, 700.0)
@@ -49,18 +50,22 @@ def act(group: str, first: Sequence[str] = NO_WORDS, second: Sequence[str] = NO_
 
 def message_about(world: World, key: int, newest: int = 0) -> Message | None:
     """A request on its way about that: the oldest, or the newest."""
+    return message_of(world, KEYS[key], newest)
+
+
+def message_of(world: World, key: str, newest: int = 0) -> Message | None:
     order = reversed(world.network) if newest else world.network
-    return next((message for message in order if message.key == KEYS[key]), None)
+    return next((message for message in order if message.key == key), None)
 
 
-def live_execution(world: World, call: int) -> LiveExecution | None:
-    return None if world.server is None else world.server.of(CALLS[call])
+def live_execution(world: World, id_: str) -> LiveExecution | None:
+    return None if world.server is None else world.server.of(id_)
 
 
-def held_by_an_init(world: World, call: int) -> Held | None:
+def held_by_an_init(world: World, id_: str) -> Held | None:
     for container in world.engine.containers.values():
         if container.init is not None:
             for held in (*container.init.table.values(), *container.init.behind):
-                if held.id == CALLS[call]:
+                if held.id == id_:
                     return held
     return None

@@ -46,10 +46,16 @@ class Server(Links):
             if busy:
                 raise Refusal("capacity")
             self.renew(sandbox.id)
-            self.executions.accept(sandbox, message.id, "run", message.body, epoch=self.epoch(sandbox), now=self.clock())
+            session = None if message.session is None else self.disk.journal.executions.get(message.session)
+            self.executions.accept(
+                sandbox, message.id, "run", message.body, epoch=self.epoch(sandbox), now=self.clock(), session_id=message.session
+            )
+            if message.session is not None:
+                over = session is None or session.final is not None
+                self.ledger.accepted(message.id, message.session, over=over, sandbox=sandbox.id)
             return self.show(message.id)
         self._check_epoch(message, row)
-        if row.sandbox != message.sandbox or (row.kind == "run" and row.body != message.body):
+        if row.sandbox != message.sandbox or (row.kind == "run" and (row.body, row.session) != (message.body, message.session)):
             raise Refusal("id_conflict")
         return self.show(message.id)
 
@@ -132,7 +138,7 @@ class Server(Links):
                 outcome=final.outcome, output=output,
             )  # fmt: skip
         live = self.executions.live[id_]
-        running = live.machine.state in (execution_rules.State.RUNNING, execution_rules.State.DRAINING)
+        running = live.machine.state not in (execution_rules.State.WAITING, execution_rules.State.SENT)
         return Execution.model_construct(
             id=id_, sandbox_id=row.sandbox, epoch=row.epoch, run_id=row.sandbox, state="running" if running else "accepted",
             cancelling=live.machine.cancelling, outcome=None,

@@ -47,7 +47,8 @@ class Sandboxes:
     def _restore(self, row: SandboxRow, host_restarted: bool) -> None:
         """Take up a sandbox of an earlier server."""
         sandbox = self.live[row.id] = LiveSandbox(row, self.disk.journal.highest(row.id), self.began)
-        for execution in self.disk.journal.unfinished(row.id):
+        unfinished = self.disk.journal.unfinished(row.id)
+        for execution in reversed(unfinished) if "SESSIONFIRST" in self.off else unfinished:
             self.executions.restore(sandbox, execution)
         if host_restarted and sandbox.state is State.RUNNING:
             self.give_up(sandbox, "host_restarted")
@@ -170,7 +171,7 @@ class Sandboxes:
     def look_at_leases(self) -> None:
         """FRESHLEASE: nobody could renew before this server began."""
         for sandbox in list(self.live.values()):
-            busy = max((live.deadline for live in sandbox.executions.values()), default=None)
+            busy = max((live.deadline for live in sandbox.executions.values() if live.deadline is not None), default=None)
             renewed_at = self.renewed.get(sandbox.id)
             began = -math.inf if "FRESHLEASE" in self.off and renewed_at is not None else self.began
             if sandbox.state is State.RUNNING and Term(LEASE_S, "wait", renewed_at, began, busy).over(self.clock()):
