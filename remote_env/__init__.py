@@ -6,8 +6,8 @@
         print(env.execute("python --version")["output"])
 
 `Client`, `Sandbox` and `Execution` are the same for programmers, `Session` and `Terminal` for what is to keep its state or to be
-talked with; a sandbox's files are methods of `Sandbox`. `AsyncClient` is the same for asyncio, but for terminals. `errors` is cut
-by what became of the command.
+talked with; a sandbox's files are methods of `Sandbox`. `AsyncClient` is the same for asyncio. `errors` is cut by what became of
+the command.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from remote_env.aio import AsyncExecution as AsyncExecution
     from remote_env.aio import AsyncSandbox as AsyncSandbox
     from remote_env.aio import AsyncSession as AsyncSession
+    from remote_env.aio import AsyncTerminal as AsyncTerminal
+    from remote_env.batch.batchresult import BatchResult
+    from remote_env.batch.run import run_batch
     from remote_env.client import Client
     from remote_env.environment import RemoteDockerEnvironment
     from remote_env.errors import (
@@ -85,6 +88,7 @@ __all__ = [
     "END",
     "Accepted",
     "AnswerMismatch",
+    "BatchResult",
     "Change",
     "Client",
     "CommandFailed",
@@ -147,6 +151,7 @@ __all__ = [
     "Unreachable",
     "WrittenFile",
     "__version__",
+    "run_batch",
 ]
 
 # Where each name lives. They are imported when they are asked for: the server and `remote-env --version` need none of them.
@@ -157,6 +162,9 @@ _HOMES = {
     "AsyncExecution": "aio",
     "AsyncSandbox": "aio",
     "AsyncSession": "aio",
+    "AsyncTerminal": "aio",
+    "BatchResult": "batch.batchresult",
+    "run_batch": "batch.run",
     "Client": "client",
     "RemoteDockerEnvironment": "environment",
     "AnswerMismatch": "errors",

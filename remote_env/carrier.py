@@ -12,10 +12,12 @@ from typing import Protocol
 
 from remote_env.config import Endpoint, TokenSource
 from remote_env.digest import DIGEST_HEADER, content_digest, is_damaged
+from remote_env.hashed import Piece
+from remote_env.lanes import Aside
 from remote_env.stats import Stats
 from remote_env.timings import Timings
 
-Body = bytes | Iterable[bytes]
+Body = bytes | Iterable[Piece]  # for asyncio, an iterable that is an AsyncIterable too is taken as that
 
 
 class TransportError(Exception):
@@ -114,6 +116,7 @@ class Carrier(Protocol):
     timings: Timings
     stats: Stats
     token: TokenSource
+    aside: Aside  # how its callers do local work
     reached: bool
     """Whether this server has ever given an answer of ours."""
 

@@ -76,16 +76,19 @@ class Client(ClientBase[Sandbox, Execution]):
 
     # --------------------------------------------------------------------------------------------------- sandboxes
 
-    def create_sandbox(self, image: str, **options: Any) -> Sandbox:
+    def create_sandbox(self, image: str, *, queue_s: float | None = None, **options: Any) -> Sandbox:
         """Makes a sandbox and returns when commands can run in it; pulls the image where it is missing.
 
-        `options` are the other fields of `protocol.SandboxSpec`: workdir, env, user, cpus, memory_bytes, pids,
-        shm_bytes, network, labels, binds, read_only, no_new_privileges, pull, platform, lease_s, id.
+        Args:
+            queue_s: how long to wait where the server has no room, in seconds; default `Timings.queue_s`. 0: ServerBusy at once.
+            options: the other fields of `protocol.SandboxSpec`: workdir, env, user, cpus, memory_bytes, pids, shm_bytes,
+                network, labels, binds, read_only, no_new_privileges, pull, platform, lease_s; and id, to ask for what an earlier
+                process may have asked for already: with the same options, it is one sandbox.
 
         Raises ImageNotFound, InvalidSpec, IdConflict, Unauthorized, ServerBusy, Unreachable, SandboxNotCreated,
         ProtocolMismatch.
         """
-        return drive(self._create_sandbox(image, options))
+        return drive(self._create_sandbox(image, options, queue_s))
 
     def sandbox(self, sandbox_id: str) -> Sandbox:
         """A sandbox that somebody made, this process or another. Its lease stays its run's affair.

@@ -99,7 +99,7 @@ class ClientBase(ABC, Generic[SandboxT, ExecutionT]):
     def _execution(self, record: protocol.Execution) -> ExecutionT:
         """A handle of this face."""
 
-    async def _create_sandbox(self, image: str, options: dict[str, Any]) -> SandboxT:
+    async def _create_sandbox(self, image: str, options: dict[str, Any], queue_s: float | None = None) -> SandboxT:
         fixed_id = options.get("id") is not None
         fields = {"run_id": self.run_id, "on_lease_end": self._on_lease_end, **options, "image": image}
         fields["id"] = fields.get("id") or new_id()
@@ -113,7 +113,7 @@ class ClientBase(ABC, Generic[SandboxT, ExecutionT]):
         self._making[spec.id] = spec.run_id
         try:
             self.keep_alive()
-            made = self._keep(self._sandbox(await create_sandbox(self.exchange, spec, fixed_id=fixed_id)))
+            made = self._keep(self._sandbox(await create_sandbox(self.exchange, spec, fixed_id=fixed_id, queue_s=queue_s)))
             self._made.add(made)
         finally:
             self._making.pop(spec.id, None)

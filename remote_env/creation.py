@@ -23,8 +23,9 @@ class _Undelivered(Exception):
     """The create got lost, or the server died while it carried it out; its id is a tombstone now."""
 
 
-async def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = False) -> Sandbox:
+async def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: bool = False, queue_s: float | None = None) -> Sandbox:
     """Makes the sandbox and waits until it runs, image pull included. `fixed_id`: never take another id than the spec's.
+    `queue_s`: how long to wait for room, in seconds, in place of `Timings.queue_s`.
 
     Raises ImageNotFound, InvalidSpec, IdConflict, Unauthorized, ServerBusy, Unreachable, SandboxNotCreated,
     ProtocolMismatch.
@@ -32,12 +33,14 @@ async def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: boo
     deadline = time.monotonic() + exchange.transport.timings.create_s
     for last in (fixed_id, False, True):
         try:
-            sandbox = await _attempt(exchange, spec, deadline)
+            sandbox = await _attempt(exchange, spec, deadline, queue_s)
             if sandbox.state == "failed" and (sandbox.reason or "").startswith("interrupted:"):
                 raise _Undelivered(sandbox.reason)
         except _Undelivered as lost:
             if last:
-                raise SandboxNotCreated(f"The request to make a sandbox got lost: {lost}.", sandbox_id=spec.id) from lost
+                error = SandboxNotCreated(f"The request to make a sandbox got lost: {lost}.", sandbox_id=spec.id)
+                error.undelivered = True
+                raise error from lost
             spec = spec.model_copy(update={"id": new_id()})
             log.warning("no sandbox was made (%s): making one under a new id, %s", lost, spec.id)
             continue
@@ -57,14 +60,17 @@ async def create_sandbox(exchange: Exchange, spec: SandboxSpec, *, fixed_id: boo
 async def remove_sandbox(
     exchange: Exchange, sandbox_id: str, *, purge: bool = False, budget_s: float, wait_s: float | None = None
 ) -> Sandbox | None:
-    """Removes the sandbox and waits until it is gone; None when the server does not know it. May be repeated.
+    """Removes the sandbox and waits until it is gone (not where `wait_s` is 0); None when the server does not know it. May be
+    repeated.
 
     Raises Unreachable, LinkLost, ServerBusy, Unauthorized.
     """
     wait_s = exchange.transport.timings.poll_slice_s if wait_s is None else wait_s
     path = f"/v1/sandboxes/{sandbox_id}" + ("?purge=true" if purge else "")
     until = time.monotonic() + budget_s
+    backoff = exchange.backoff()
     while True:
+        asked_at = time.monotonic()
         try:
             sandbox = await exchange.ask(
                 Sandbox,
@@ -79,23 +85,27 @@ async def remove_sandbox(
             if refusal.problem.status in (404, 410):
                 return None
             raise refusal.error(sandbox_id=sandbox_id) from refusal
-        if sandbox.state != "removing" or time.monotonic() >= until or not await exchange.transport.pause(0):
+        now = time.monotonic()
+        if sandbox.state != "removing" or not wait_s or now >= until:
+            return sandbox
+        # A server that answers at once, as one does that is about to stop, must not be asked in a busy loop.
+        if not await exchange.transport.pause(backoff.next_s() if now - asked_at < 0.5 * wait_s else 0.0):
             return sandbox
 
 
-async def forget_sandbox(exchange: Exchange, sandbox_id: str) -> None:
-    """Removes a sandbox on the way out: tried for a short while, else left to its lease."""
+async def forget_sandbox(exchange: Exchange, sandbox_id: str, *, wait_s: float = 0.0) -> None:
+    """Removes a sandbox on the way out: tried for a short while, else left to its lease. `wait_s`: for its end, at most."""
     try:
-        await remove_sandbox(exchange, sandbox_id, budget_s=exchange.transport.timings.farewell_s, wait_s=0.0)
+        await remove_sandbox(exchange, sandbox_id, budget_s=exchange.transport.timings.farewell_s, wait_s=wait_s)
     except RemoteEnvError as error:
         log.warning("sandbox %s could not be removed (%s): its lease will end it", sandbox_id, error)
 
 
-async def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox:
+async def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float, queue_s: float | None) -> Sandbox:
     timings = exchange.transport.timings
     path = f"/v1/sandboxes/{spec.id}"
 
-    sandbox = await _post(exchange, spec, deadline)
+    sandbox = await _post(exchange, spec, deadline, timings.queue_s if queue_s is None else queue_s)
     while sandbox is None or sandbox.state == "creating":
         left = deadline - time.monotonic()
         if left <= 0:
@@ -120,12 +130,12 @@ async def _attempt(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sa
     return sandbox
 
 
-async def _post(exchange: Exchange, spec: SandboxSpec, deadline: float) -> Sandbox | None:
+async def _post(exchange: Exchange, spec: SandboxSpec, deadline: float, queue_s: float) -> Sandbox | None:
     """Sends the create until it is taken; None when its fate is unknown."""
     transport, timings = exchange.transport, exchange.transport.timings
     body = dump(spec)
     began = time.monotonic()
-    queue_deadline = min(deadline, began + timings.queue_s)
+    queue_deadline = min(deadline, began + queue_s)
     backoff = exchange.backoff()
     while True:
         wait_s = timings.poll_slice_s

@@ -267,8 +267,9 @@ class Delivery:
             # The command may be running: a token that is being changed must not cost its result, nor can it be said now that
             # an earlier copy was not taken.
             return self._try_again(now, f"{problem.code}: {problem.detail}", problem.retry_after_s)
-        if self.phase is Phase.POSTING and self._earlier and problem.code == "session_ended":
-            # Its sandbox is there, so that an earlier copy can be ruled out.
+        if self.phase is Phase.POSTING and problem.code == "session_ended":
+            # It speaks of this copy (CLAIM): where the journal was set back to before the session, another may have run in it. Its
+            # sandbox is there, so that all of them can be ruled out.
             self._note("the session is over: abandoning it", None)
             self._turned_away = problem
             return self._fence(now)

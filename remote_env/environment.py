@@ -104,6 +104,7 @@ class RemoteDockerEnvironment:
         self.cwd = cwd
         self.timeout = timeout
         self._death_reported = False
+        self._lost = False
         self._pid = os.getpid()
         try:
             self.sandbox: Sandbox = self.client.create_sandbox(image, env=dict(env or {}), **sandbox_options)
@@ -119,6 +120,11 @@ class RemoteDockerEnvironment:
     def container_id(self) -> str | None:
         """The engine's own id of the container."""
         return self.sandbox.container_id
+
+    @property
+    def lost(self) -> bool:
+        """Whether a command was told that the sandbox is gone, or was lost with it."""
+        return self._lost
 
     def execute(
         self,
@@ -161,10 +167,11 @@ class RemoteDockerEnvironment:
         except RemoteEnvError as error:
             if isinstance(error, SandboxGone) and self._death_reported:
                 raise
-            self._death_reported = self._death_reported or isinstance(error, (SandboxGone, EpochChanged))
+            if isinstance(error, (SandboxGone, EpochChanged)):
+                self._death_reported = self._lost = True
             return _answer_for(error, record, time.monotonic() - began)
         if record.outcome is not None and record.outcome.kind == "lost":
-            self._death_reported = True
+            self._death_reported = self._lost = True
         return answer
 
     def close(self) -> None:

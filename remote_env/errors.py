@@ -91,7 +91,10 @@ class SessionEnded(NotRunError):
 
 
 class SandboxNotCreated(NotRunError):
-    """The sandbox could not be made, so nothing ran. The message says why; making another one is safe."""
+    """The sandbox could not be made, so nothing ran. The message says why; making another one is safe. `undelivered`: the request
+    got lost, or the server ended over it; made again it may well succeed."""
+
+    undelivered: bool = False
 
 
 class OutcomeUnknownError(RemoteEnvError):

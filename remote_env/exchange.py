@@ -97,6 +97,11 @@ ERRORS: dict[str, type[RemoteEnvError]] = {
 }
 """What each code of ours is in Python, where the request itself is what was refused."""
 
+TOKEN_HELP = (
+    "Set REMOTE_ENV_TOKEN to the server's token, or REMOTE_ENV_TOKEN_FILE to a file that holds it (the server keeps it in the file "
+    "`token` of its data directory), and call again."
+)
+
 
 class BrokenAnswer(MaybeSent):
     """Something answered, and it was not our envelope."""
@@ -117,7 +122,10 @@ class Refused(Exception):
         problem = self.problem
         if problem.no_such_route:
             return older_server(problem)
-        return ERRORS[problem.code](f"{problem.title}: {explain_gone(problem.detail)}", execution_id=execution_id, sandbox_id=sandbox_id)
+        said = f"{problem.title}: {explain_gone(problem.detail)}"
+        if problem.code == "unauthorized":
+            said += f". {TOKEN_HELP}"
+        return ERRORS[problem.code](said, execution_id=execution_id, sandbox_id=sandbox_id)
 
 
 class Exchange:
@@ -269,12 +277,13 @@ class Exchange:
         *,
         budget_s: float,
         wait_s: float = 0.0,
+        read_s: float | None = None,
         check: Callable[[Model], str | None] | None = None,
         about: About | None = None,
     ) -> Model:
         """`once` until it is answered, for requests that may be sent any number of times. Raises as `persist` does."""
         return await self.persist(
-            lambda: self.once(model, method, path, body, headers, wait_s=wait_s, check=check, about=about),
+            lambda: self.once(model, method, path, body, headers, wait_s=wait_s, read_s=read_s, check=check, about=about),
             f"{method} {path.partition('?')[0]}",
             budget_s=budget_s,
         )

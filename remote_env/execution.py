@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,11 @@ class Execution(ExecutionBase):
     def stderr(self) -> bytes:
         """As `output`, of stderr. Raises InvalidSpec where streams are merged, OutputIncomplete, OutcomeUnknownError."""
         return drive(self._fetch_stderr())
+
+    def save(self, local: str | os.PathLike[str], *, stderr: bool = False) -> None:
+        """`output()`, or `stderr()`, of a command that has ended into a local file, a piece at a time: it gets its name once all of it
+        is there and has its SHA-256. Raises OutputIncomplete, OutcomeUnknownError, InvalidSpec, OSError."""
+        drive(self._save(local, stderr))
 
     def stream(self, from_: str | int = "start") -> EventStream:
         """Follows it, whether it runs or is over: an iterator of `events`, up to `Ended`.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 
 from typing_extensions import Self
 
@@ -103,6 +105,16 @@ class ExecutionBase:
                 return await self._reader("stderr").so_far()
             self._stderr = await self._reader("stderr").whole(self.record.stderr or protocol.Output())
         return self._stderr
+
+    async def _save(self, local: str | os.PathLike[str], stderr: bool) -> None:
+        if stderr and self.streams != "split":
+            raise InvalidSpec(f'Execution {self.id} has one merged output; streams="split" would have kept stderr apart.')
+        if not self.over:
+            raise InvalidSpec(f"Execution {self.id} has not ended: its output is not whole yet.")
+        if stderr:
+            await self._reader("stderr").save(self.record.stderr or protocol.Output(), Path(local))
+        else:
+            await self._reader("stdout" if self.streams == "split" else "merged").save(self.record.output, Path(local))
 
     async def _cancel(self) -> Self:
         return self.learn(await self._ask("POST", "/cancel"))

@@ -22,9 +22,9 @@ from remote_env.correlation import About
 from remote_env.errors import Damaged, EpochChanged, FileChanged, FileError, FileTooLarge, InvalidSpec, RemoteEnvError, SandboxGone
 from remote_env.exchange import ERRORS, BrokenAnswer, Exchange, Refused, older_server
 from remote_env.filemodels import DIGEST_BYTES, HASHED
-from remote_env.hashed import framed
 from remote_env.packing import Source, Unreadable
-from remote_env.protocol import EPOCH_HEADER
+from remote_env.protocol import EPOCH_HEADER, Problem
+from remote_env.sourcing import Framed
 
 Path = str | os.PathLike[str]
 Model = TypeVar("Model", bound=BaseModel)
@@ -41,6 +41,28 @@ _IN_FILES: dict[str, type[RemoteEnvError]] = {
     "range_not_satisfiable": FileChanged,
 }
 """Codes that mean something else of a file than of a command."""
+
+
+_OF_THE_PATH = frozenset({
+    "file_not_found", "is_directory", "not_directory", "permission_denied", "not_regular", "no_space", "file_too_large", "read_only",
+    "too_many_links", "name_too_long", "directory_not_empty",
+})  # fmt: skip
+"""Codes whose detail is a path of the sandbox and what its kernel says of it: the title would say it again."""
+_SAID = frozenset({"invalid", "wrong_state", "file_agent_failed", "sandbox_full"})
+"""Codes whose detail is a whole sentence."""
+
+
+def _words(problem: Problem, path: str) -> str:
+    """A refusal for people: what it is about, which side of a copy that is on, and what is wrong, each once."""
+    if problem.code in _OF_THE_PATH:
+        return f"{problem.detail} (in the sandbox)"
+    if problem.code in _SAID:
+        return problem.detail
+    if problem.code in ("changed", "range_not_satisfiable"):
+        return f"{path}: the file was changed while it was read (in the sandbox)"
+    if problem.code == "too_large":
+        return f"{path}: {problem.detail}"
+    return f"{problem.title}: {problem.detail}"
 
 
 class FileRequests:
@@ -95,34 +117,26 @@ class FileRequests:
             headers = {"Content-Type": HASHED}
             if source.size is not None:
                 headers["Content-Length"] = str(source.size + DIGEST_BYTES)
-            sent = 0
-
-            def pieces() -> Iterator[bytes]:
-                nonlocal sent
-                for piece in source.pieces():
-                    yield piece
-                    sent += len(piece)
-                    on_sent(sent)
-
-            with patience.of_attempt(lambda: sent > 0):
-                async with self._answered("PUT", url, headers, framed(pieces())) as reply:
-                    return self._parsed(model, reply, await _whole(reply))
+            body = Framed(source, self.transport.aside, on_sent)
+            try:
+                with patience.of_attempt(lambda: body.sent > 0):
+                    async with self._answered("PUT", url, headers, body) as reply:
+                        return self._parsed(model, reply, await _whole(reply))
+            finally:
+                await body.close()
 
         try:
             return await self.persist(attempt, "PUT", path, budget_s=float("inf"))
         except Unreadable as unreadable:
             raise unreadable.error from unreadable
 
-    async def receive(
-        self, url: str, path: Path, take: Callable[[StreamedReply], Awaitable[Answer]], *, moved: Callable[[], bool]
-    ) -> Answer:  # fmt: skip
-        """A GET whose raw answer `take` reads, anew for each attempt. `moved`: whether this attempt has brought anything. Raises as
-        `ask`, and what `take` raises."""
+    async def receive(self, url: str, path: Path, take: Callable[[StreamedReply], Awaitable[Answer]]) -> Answer:
+        """A GET whose raw answer `take` reads, anew for each attempt. Raises as `ask`, and what `take` raises."""
         patience = _Patience(self, path)
 
         async def attempt() -> Answer:
             begun = False
-            with patience.of_attempt(lambda: begun and moved()):
+            with patience.of_attempt(lambda: begun):
                 async with self._answered("GET", url, {}, None) as reply:
                     begun = True
                     return await take(reply)
@@ -186,7 +200,7 @@ class FileRequests:
         if problem.no_such_route:
             return older_server(problem)
         kind = _IN_FILES.get(problem.code) or ERRORS[problem.code]
-        error = kind(f"{problem.title}: {problem.detail}", sandbox_id=self._about.sandbox_id)
+        error = kind(_words(problem, os.fspath(path)), sandbox_id=self._about.sandbox_id)
         if isinstance(error, FileError):
             error.path = os.fspath(path)
         elif isinstance(error, (SandboxGone, EpochChanged)):
@@ -196,7 +210,7 @@ class FileRequests:
 
 class _Patience:
     """How long a request is sent again that takes as long as its body does, which no budget of seconds can be held against:
-    the reconnect budget counts while not a byte gets through, and a body is sent some few times."""
+    the reconnect budget counts while not a byte gets through, and a body is sent, or an answer begun, some few times."""
 
     def __init__(self, requests: FileRequests, path: Path) -> None:
         self._requests = requests

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path as LocalPath
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from remote_env.carrier import StreamedReply
 from remote_env.errors import LinkLost, SandboxFileNotFound, SandboxNotADirectory
@@ -24,6 +26,7 @@ from remote_env.pulling import FIRST_RANGE, Pull
 from remote_env.transfers import OnProgress, Progress, Transfer, receive_tree, told, unframe
 from remote_env.unpacking import Unpacker
 
+Local = TypeVar("Local", PartialFile, Unpacker)
 Data = bytes | bytearray | memoryview | str | BinaryIO
 
 
@@ -32,6 +35,7 @@ class Files:
 
     def __init__(self, exchange: Exchange, sandbox_id: str, epoch: str, on_gone: Callable[[str], None]) -> None:
         self._requests = FileRequests(exchange, sandbox_id, epoch, on_gone)
+        self._aside = exchange.transport.aside
 
     # ------------------------------------------------------------------------------------------------- looking
 
@@ -113,7 +117,7 @@ class Files:
         elif isinstance(data, (bytes, bytearray, memoryview)):
             source = Held(bytes(data))
         else:
-            source = Opened(data)
+            source = await self._aside.run(lambda: Opened(data))
         return await self._put(path, source, mode, parents, user, on_progress)
 
     # ------------------------------------------------------------------------------------------- upload, download
@@ -121,9 +125,9 @@ class Files:
     async def upload(
         self, local: Path, remote: Path, *, user: str | None = None, on_progress: OnProgress | None = None
     ) -> Transfer:  # fmt: skip
-        if is_tree(local):
+        if await self._aside.run(lambda: is_tree(local)):
             return await self._upload_tree(LocalPath(local), remote, user, on_progress)
-        file = LocalFile(LocalPath(local))
+        file = await self._aside.run(lambda: LocalFile(LocalPath(local)))
         written = await self._put(remote, file, file.mode, True, user, on_progress)
         return Transfer(written.path, 1, written.size, written.sha256)
 
@@ -141,8 +145,8 @@ class Files:
         else:
             fresh = False
             if there.type != "directory":
-                raise SandboxNotADirectory(f"{os.fspath(remote)} is there and is not a directory.", path=os.fspath(remote))
-        tree = LocalTree(local, with_top=fresh)
+                raise SandboxNotADirectory(f"{os.fspath(remote)}: Not a directory (in the sandbox)", path=os.fspath(remote))
+        tree = await self._aside.run(lambda: LocalTree(local, with_top=fresh))
         url = self._requests.url(remote, **{"as": "tar"}, parents=True, user=user)
         written = await self._requests.send(WrittenFile, url, tree, remote, on_sent=told(on_progress, remote, tree.bytes))
         return Transfer(written.path, tree.files, tree.bytes, None, tree.skipped)
@@ -151,7 +155,7 @@ class Files:
         self, path: Path, tar: BinaryIO, *, user: str | None = None, on_progress: OnProgress | None = None
     ) -> WrittenFile:  # fmt: skip
         """Unpacks a tar, which can seek, into the directory."""
-        source = Opened(tar)
+        source = await self._aside.run(lambda: Opened(tar))
         url = self._requests.url(path, **{"as": "tar"}, parents=True, user=user)
         return await self._requests.send(WrittenFile, url, source, path, on_sent=told(on_progress, path, source.size))
 
@@ -161,33 +165,40 @@ class Files:
         info = await self.stat(remote, user=user)
         if info.type == "directory":
             return await self._download_tree(remote, LocalPath(local), user, on_progress)
-        with PartialFile(LocalPath(local), resume=resume) as partial:
-            pull = Pull(self._requests, remote, partial, user=user, on_bytes=told(on_progress, remote, info.size))
+        async with self._entered(lambda: PartialFile(LocalPath(local), resume=resume)) as part:
+            pull = Pull(self._requests, remote, part, user=user, on_bytes=told(on_progress, remote, info.size))
             await pull.run()
-            partial.settle(info.mode & 0o777 if pull.mode is None else pull.mode)
-        return Transfer(str(local), 1, partial.kept, partial.sha256)
+            mode = info.mode & 0o777 if pull.mode is None else pull.mode
+            await self._aside.run(lambda: part.settle(mode))
+        return Transfer(str(local), 1, part.kept, part.sha256)
 
     async def _download_tree(self, remote: Path, local: LocalPath, user: str | None, on_progress: OnProgress | None) -> Transfer:
         unpacked: Unpacker | None = None
 
         async def take(reply: StreamedReply) -> Transfer:
             nonlocal unpacked
-            with Unpacker(local) as unpacked:
+            async with self._entered(lambda: Unpacker(local)) as unpacked:
 
-                def feed(piece: Piece) -> None:
-                    assert unpacked is not None
-                    unpacked.feed(piece)
-                    if on_progress is not None:
+                def tell() -> None:
+                    if on_progress is not None and unpacked is not None:
                         on_progress(Progress(unpacked.current, unpacked.size, None))
 
-                await unframe(reply, feed)
-                unpacked.settle()
+                await unframe(reply, unpacked.feed, self._aside, tell, apart=True)
+                await self._aside.run(unpacked.settle)
                 return Transfer(str(local), unpacked.files, unpacked.size, None, unpacked.skipped)
 
-        def moved() -> bool:
-            return unpacked is not None and unpacked.size > 0
+        return await receive_tree(self._requests, remote, user, take)
 
-        return await receive_tree(self._requests, remote, user, take, moved)
+    @asynccontextmanager
+    async def _entered(self, make: Callable[[], Local]) -> AsyncIterator[Local]:
+        """A context manager that works on the local disk."""
+        entered = await self._aside.run(make)
+        try:
+            yield entered
+        except BaseException as error:
+            await self._aside.run(partial(entered.__exit__, type(error), error, error.__traceback__))
+            raise
+        await self._aside.run(lambda: entered.__exit__(None, None, None))
 
     async def read_tree(self, path: Path, write: Callable[[Piece], object], *, user: str | None = None) -> int:
         """A tree as a tar to `write`, as it comes; its size in bytes. What has been written cannot be taken back: so it is not begun
@@ -202,10 +213,10 @@ class Files:
         async def take(reply: StreamedReply) -> int:
             if size:
                 raise LinkLost(f"The tar of {os.fspath(path)} broke off after {size} bytes.")
-            await unframe(reply, passed)
+            await unframe(reply, passed, self._aside, apart=False)
             return size
 
-        return await receive_tree(self._requests, path, user, take, lambda: size > 0)
+        return await receive_tree(self._requests, path, user, take)
 
 
 def _octal(mode: int | None) -> str | None:

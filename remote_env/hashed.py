@@ -18,7 +18,7 @@ class CutShort(Damage):
     """It came to its end too early."""
 
 
-def framed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def framed(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """The pieces, and then their SHA-256."""
     digest = hashlib.sha256()
     for piece in pieces:
@@ -28,7 +28,8 @@ def framed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Unframer:
-    """Takes a framed body as it comes, and gives its content.
+    """Takes a framed body as it comes, and gives its content. Hashing is a call of its own, so that it can be done in a thread beside
+    what else is done with the content.
 
     Args:
         size: of the content, in bytes, where it was said beforehand. Else the last 32 bytes that have come may always be the
@@ -41,8 +42,8 @@ class Unframer:
         self._held = b""
         self.size = 0  # of the content that was given out, in bytes
 
-    def feed(self, data: bytes) -> list[Piece]:
-        """The content that is certain now."""
+    def feed(self, data: Piece) -> list[Piece]:
+        """The content that is certain now: parts of the very `data`."""
         come = len(self._held) + len(data)
         surplus = come - DIGEST_BYTES if self._expected is None else self._expected - self.size
         if surplus <= 0:
@@ -50,17 +51,20 @@ class Unframer:
             return []
         if self._held and surplus > len(self._held):
             content: list[Piece] = [self._held, memoryview(data)[: surplus - len(self._held)]]
-            self._held = data[surplus - len(self._held) :]
+            self._held = bytes(data[surplus - len(self._held) :])
         elif self._held:
             content = [self._held[:surplus]]
             self._held = self._held[surplus:] + data
         else:
             content = [memoryview(data)[:surplus] if surplus < len(data) else data]
-            self._held = data[surplus:]
+            self._held = bytes(data[surplus:])
+        self.size += sum(map(len, content))
+        return content
+
+    def hash(self, content: Iterable[Piece]) -> None:
+        """All that `feed` gives has to come here, in order."""
         for piece in content:
             self._digest.update(piece)
-            self.size += len(piece)
-        return content
 
     def finish(self) -> str:
         """At the body's end: the content's SHA-256 in hex. Raises Damage, CutShort."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from remote_env.carrier import Reply
 from remote_env.correlation import About
 from remote_env.errors import LinkLost, NotRunError, OutcomeUnknownError, OutputIncomplete
 from remote_env.events import StreamName
 from remote_env.exchange import BrokenAnswer, Exchange, Refused, wait_value
+from remote_env.partial import PartialFile
 from remote_env.protocol import EPOCH_HEADER, Output
 
 PIECE_BYTES = 4 << 20
+SAVED_PIECE_BYTES = 1 << 20  # on the way into a file: of many at a time, all are in memory
+SAVED_MODE = 0o644
 STATE_HEADER = "X-Remote-Env-State"
 TRIES = 3  # of the whole, when its checksum is wrong
 
@@ -88,10 +93,43 @@ class OutputReader:
                 raise self._incomplete(str(error)) from error
             if _is_whole(output, data):
                 return data
-            self._exchange.transport.stats.add(corrupted=1, retries=1)
-            self._exchange.transport.drop_connections()
-            log.warning("execution %s: its output came with a wrong length or sha256; fetching it again", self._about.execution_id)
+            self._fetch_again()
         raise self._incomplete(f"length or sha256 was wrong {TRIES} times")
+
+    async def save(self, output: Output, target: Path) -> None:
+        """`whole`, into a file that has its name only once it is whole. Raises as that, and OSError."""
+        if output.purged:
+            raise self._incomplete("it was purged")
+        with PartialFile(target, resume=False) as partial:
+            for _ in range(TRIES):
+                digest = hashlib.sha256()
+                size = 0
+                async for data in self._saved_pieces(output):
+                    digest.update(data)
+                    size += len(data)
+                    partial.write(data)
+                if size == output.kept_bytes and output.sha256 in (None, digest.hexdigest()):
+                    partial.settle(SAVED_MODE)
+                    return
+                self._fetch_again()
+                partial.restart()
+        raise self._incomplete(f"length or sha256 was wrong {TRIES} times")
+
+    async def _saved_pieces(self, output: Output) -> AsyncIterator[bytes]:
+        inline = output.inline()
+        if inline is not None and _is_whole(output, inline):
+            yield inline
+            return
+        start = 0
+        while start < output.kept_bytes:
+            try:
+                piece = await self._piece(start, min(output.kept_bytes, start + SAVED_PIECE_BYTES))
+            except (LinkLost, NotRunError) as error:
+                raise self._incomplete(str(error)) from error
+            if not piece:
+                return
+            start += len(piece)
+            yield piece
 
     async def so_far(self) -> bytes:
         """What a running execution has written and the server keeps, up to now."""
@@ -99,6 +137,11 @@ class OutputReader:
         while piece := await self._piece(len(data), None):
             data += piece
         return bytes(data)
+
+    def _fetch_again(self) -> None:
+        self._exchange.transport.stats.add(corrupted=1, retries=1)
+        self._exchange.transport.drop_connections()
+        log.warning("execution %s: its output came with a wrong length or sha256; fetching it again", self._about.execution_id)
 
     async def _pieces(self, size: int) -> bytes:
         data = bytearray()

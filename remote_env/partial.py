@@ -47,6 +47,8 @@ def _private(name: str, flags: int) -> int:
 
 
 class InMemory:
+    apart = False
+
     def __init__(self) -> None:
         self.etag: str | None = None
         self.kept = 0
@@ -68,6 +70,8 @@ class InMemory:
 
 class PassedOn:
     """What is checked goes on at once, and cannot be taken back."""
+
+    apart = False  # whoever takes it is called where he asked for it
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.etag: str | None = None
@@ -104,6 +108,8 @@ class PartialFile:
         target: NAME; its directory is made where it is missing. Of a symbolic link, the file that it leads to is replaced.
         resume: go on where an earlier call ended. A second call for the same name at the same time gets a part of its own.
     """
+
+    apart = True
 
     def __init__(self, target: Path, *, resume: bool) -> None:
         self.etag: str | None = None

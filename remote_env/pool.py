@@ -22,6 +22,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from remote_env.dial import Address, DialError, dial
+from remote_env.roundtrip import Answer, round_trip
 from remote_env.stats import Stats
 from remote_env.tls import Tls
 
@@ -221,6 +222,26 @@ class _Pool(HTTPConnectionPool):
                 return
         super()._put_conn(conn)
 
+    def round_trip(self, request: bytes, *, is_head: bool, connect_s: float, silence_s: float) -> Answer:
+        """Send a request over a connection that stands or is made now, and read its whole answer. Without what urllib3 does for
+        each request: see `roundtrip`. Raises ConnectTimeoutError where no connection is made; OSError, HTTPException later."""
+        connection: _Counted = self._get_conn()
+        reusable = False
+        try:
+            if connection.sock is None:
+                connection.timeout = connect_s
+                connection.connect()
+            sock: socket.socket = connection.sock
+            if sock.gettimeout() != silence_s:
+                sock.settimeout(silence_s)
+            answer = round_trip(sock, request, is_head=is_head)
+            reusable = answer.reusable
+            return answer
+        finally:
+            if not reusable:
+                connection.close()  # it connects again when it is used
+            self._put_conn(connection)
+
 
 class _TlsPool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _CountedTls
@@ -244,6 +265,7 @@ class Adapter(HTTPAdapter):
         else:
             self._pool = _Pool(host, port, **options)
         self._pool.connections = connections
+        self.round_trip = self._pool.round_trip
 
     def get_connection_with_tls_context(self, request: PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None) -> _Pool:
         return self._pool

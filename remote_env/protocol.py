@@ -30,6 +30,10 @@ INSTANCE_HEADER = "X-Remote-Env-Instance"
 OFFSET_HEADER = "X-Remote-Env-Offset"
 INPUT_LIMIT = 1 << 20  # bytes of one POST …/input, or of one message of a terminal's WebSocket
 TERMINAL_SUBPROTOCOL = "remote-env.v1"
+COUNTED_SUBPROTOCOL = "remote-env.v2"
+"""As v1, and each binary message of input begins with 8 bytes, big-endian: how many bytes this typist has typed before it, over all of
+its links. A typist is who `?typist=` says; the server's "at" tells how many bytes of its input have come, and drops copies of them."""
+TYPIST_OFFSET_BYTES = 8
 INLINE_LIMIT = 256 * 1024  # bytes of output inside an Execution; the rest is fetched by Range
 OUTPUT_LIMIT = 64 << 20  # bytes kept of one execution's output, half head, half tail
 BODY_LIMIT = 16 << 20  # bytes of one request body
@@ -294,8 +298,10 @@ class Execution(Answer):
     started_at: Time | None = None
     ended_at: Time | None = None
     waited_for_server_s: float = 0.0  # how long it stood still with a full pipe while no server read it
+    # Of its main process, with the children that this has waited for. Of a session's command: what its shell has used meanwhile,
+    # likewise, in steps of 0.01 s; a background job counts where it ends. None: not known.
     cpu_s: float | None = None
-    max_rss_bytes: int | None = None
+    max_rss_bytes: int | None = None  # of its main process; of a session's command it is not known
     oom_kills: int = 0
     attempts: int = 1
 

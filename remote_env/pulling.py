@@ -19,6 +19,7 @@ from remote_env.exchange import BrokenAnswer, Refused
 from remote_env.filemodels import MODE_HEADER
 from remote_env.filerequests import FileRequests, Path
 from remote_env.hashed import CutShort, Damage, Piece, Unframer
+from remote_env.intake import Intake
 
 FIRST_RANGE = 8 << 20  # bytes
 _LEAST_RANGE, _MOST_RANGE = 1 << 20, 256 << 20
@@ -35,6 +36,7 @@ class Sink(Protocol):
 
     etag: str | None  # of the version that what is in it is of; None: nothing is in it
     kept: int  # bytes that are checked and stay
+    apart: bool  # it may wait for a disk: it is used aside (see `lanes.Aside`), by one thread at a time
 
     def write(self, data: Piece) -> None:
         """Behind what is there, checked or not."""
@@ -65,6 +67,7 @@ class Pull:
         self._range = min(FIRST_RANGE, most)
         self._most = most
         self._on_bytes = on_bytes
+        self._aside = requests.transport.aside
         self._damaged = 0
         self.mode: int | None = None
         self.total: int | None = None  # bytes of the whole file; None: not known, or one that has no size of its own
@@ -83,7 +86,7 @@ class Pull:
                 if changed == _TRIES:
                     raise
                 log.warning("%s: the file is another one by now: from its beginning again", self._path)
-                self._sink.restart()
+                await self._on_sink(self._sink.restart)
 
     def _adapt(self, seconds: float) -> None:
         if seconds < _QUICK_S:
@@ -118,7 +121,7 @@ class Pull:
             raise BrokenAnswer(str(damage)) from damage
         finally:
             if not done:
-                sink.rewind()
+                await self._on_sink(sink.rewind)
                 self._range = max(self._range // 2, min(_LEAST_RANGE, self._range))
 
     async def _take(self, reply: StreamedReply, at: int, end: int) -> bool:
@@ -127,23 +130,37 @@ class Pull:
         sink = self._sink
         # What comes without having been asked for, of a file that is sent as a whole, goes nowhere.
         position = 0 if reply.status == 200 else at
-        while data := await reply.read():
-            for piece in unframer.feed(data):
-                wanted = memoryview(piece)[max(0, at - position) : None if self._end is None else max(0, self._end - position)]
-                position += len(piece)
-                if wanted:
-                    sink.write(wanted)
-                    self._on_bytes(position - self._offset)
-        try:
-            sha256 = unframer.finish()
-        except CutShort as cut:
-            raise BrokenAnswer(f"the answer was cut: {cut}") from cut
+
+        def write(piece: Piece) -> None:
+            nonlocal position
+            wanted = memoryview(piece)[max(0, at - position) : None if self._end is None else max(0, self._end - position)]
+            position += len(piece)
+            if wanted:
+                sink.write(wanted)
+
+        begun = position
+        async with Intake(unframer, self._aside, apart=sink.apart) as intake:
+            while data := await reply.read():
+                await intake.take(data, write)
+                come = begun + unframer.size
+                if come > at:
+                    self._on_bytes((come if self._end is None else min(come, self._end)) - self._offset)
+            try:
+                sha256 = await intake.finish()
+            except CutShort as cut:
+                raise BrokenAnswer(f"the answer was cut: {cut}") from cut
         self._damaged = 0
         mode = reply.headers.get(MODE_HEADER, "")
         if re.fullmatch("[0-7]{1,5}", mode):
             self.mode = int(mode, 8) & 0o777
-        sink.commit(reply.headers.get("ETag"), sha256, whole)
+        await self._on_sink(lambda: sink.commit(reply.headers.get("ETag"), sha256, whole))
         return whole
+
+    async def _on_sink(self, function: Callable[[], None]) -> None:
+        if self._sink.apart:
+            await self._aside.run(function)
+        else:
+            function()
 
     def _expected(self, reply: StreamedReply, at: int, end: int) -> tuple[int | None, bool]:
         """The size of the content that comes, None where it is not said, and whether it is the last."""

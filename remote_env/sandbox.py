@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 from remote_env import protocol
 from remote_env.driving import drive
-from remote_env.errors import InvalidSpec
 from remote_env.eventstream import EventStream
 from remote_env.execution import Execution
 from remote_env.execution_base import ExecutionBase
@@ -20,7 +19,7 @@ from remote_env.sandbox_base import OnUndelivered, SandboxBase
 from remote_env.sandbox_files import SandboxFiles
 from remote_env.session import Session
 from remote_env.terminal import Terminal
-from remote_env.terminal_base import SHELL_COMMAND
+from remote_env.terminal_base import SHELL_COMMAND, require_terminal
 
 if TYPE_CHECKING:
     from remote_env.client import Client
@@ -145,8 +144,7 @@ class Sandbox(SandboxBase, SandboxFiles):
         """Takes up a program on a terminal that somebody started, this process or another. `from_`: where in its output to begin, as
         for `Execution.stream`. Raises InvalidSpec (it has no terminal, or is of another sandbox), EpochChanged (unknown), LinkLost."""
         execution = self._client.execution(execution_id)
-        if not execution.record.tty or execution.record.opens is not None or execution.sandbox_id != self.id:
-            raise InvalidSpec(f"Execution {execution_id} does not run on a terminal of sandbox {self.id}.", execution_id=execution_id)
+        require_terminal(execution, self.id)
         return Terminal(execution, typed=None, from_=from_, errors=errors)
 
     @overload

@@ -7,6 +7,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import ValidationError
@@ -326,13 +327,14 @@ class SandboxBase(ABC):
         about = About(execution_id, self.id, self.epoch)
         fence = AbandonRequest(sandbox_id=self.id).model_dump_json().encode()
         log.warning("execution %s in sandbox %s: interrupted: cancelling it", execution_id, self.id)
+        ask = partial(self._exchange.ask, protocol.Execution, "POST", headers=headers, budget_s=budget_s, read_s=budget_s, about=about)
         try:
             try:
-                await self._exchange.ask(protocol.Execution, "POST", f"{path}/cancel", b"", headers, budget_s=budget_s, about=about)
+                await ask(f"{path}/cancel", b"")
             except Refused as refusal:
                 if refusal.problem.status != 404:
                     raise
-                await self._exchange.ask(protocol.Execution, "POST", f"{path}/abandon", fence, headers, budget_s=budget_s, about=about)
+                await ask(f"{path}/abandon", fence)
         except (RemoteEnvError, Refused) as error:
             log.warning("execution %s in sandbox %s could not be cancelled: %s", execution_id, self.id, error)
 

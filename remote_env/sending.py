@@ -7,6 +7,8 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 
+from remote_env.hashed import Piece
+
 
 class Sending:
     """The pieces of a body, as they are to be sent.
@@ -19,13 +21,13 @@ class Sending:
         silence_s: how long one piece may take, in seconds.
     """
 
-    def __init__(self, pieces: Iterable[bytes], connected: Callable[[], socket.socket | None], silence_s: float) -> None:
+    def __init__(self, pieces: Iterable[Piece], connected: Callable[[], socket.socket | None], silence_s: float) -> None:
         self.whole = False  # whether all pieces were taken to be sent
         self._pieces = pieces
         self._connected = connected
         self._silence_s = silence_s
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Piece]:
         sock = self._connected()
         if sock is not None:
             sock.settimeout(self._silence_s)

@@ -7,15 +7,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from remote_env.driving import drive
-from remote_env.errors import InvalidSpec
 from remote_env.eventstream import EventStream
 from remote_env.execution import Execution
 from remote_env.listener import OnOutput
 from remote_env.protocol import Tty
 from remote_env.sandbox_base import OnUndelivered
 from remote_env.session_base import SessionBase, open_session
-from remote_env.terminal import Patterns, Terminal
-from remote_env.terminal_base import EXPECT_TIMEOUT_S, Expected, tty_of
+from remote_env.terminal import Terminal
+from remote_env.terminal_base import EXPECT_TIMEOUT_S, Expected, Patterns, tty_of
 from remote_env.turns import Turns
 
 if TYPE_CHECKING:
@@ -32,6 +31,10 @@ class Session(SessionBase):
 
     Commands run one after the other; threads that share it take turns in the order in which they came. Several sessions of a
     sandbox run beside each other. A command that is timed out or cancelled is interrupted, and the session lives on.
+
+    What does not last from one command to the next: `$_` and `PIPESTATUS` (use them within one command; `$?` does last), and
+    `exec <file`, since each command's standard input is /dev/null, or the session's terminal. A command's `record.cpu_s` is what its
+    shell and the programs it has waited for used meanwhile, in steps of 0.01 s; its peak memory is not known.
     """
 
     def __init__(self, sandbox: Sandbox, opening: Execution, tty: Tty | None = None, errors: str = "replace") -> None:
@@ -89,13 +92,14 @@ class Session(SessionBase):
                 `send`, `expect` and `interrupt` are for it, until it ends.
             check: raise CommandLost or CommandFailed for every end but exit code 0.
             idempotent: True: it changes nothing, in the shell neither, so it may be run again where its answer got lost.
-            on_undelivered, on_output: as for `Sandbox.run`.
+            on_undelivered, on_output: as for `Sandbox.run`. None of these four goes with `expect`.
             spec: timeout_s (1800 s; None: no timeout), idle_timeout_s, grace_s, output_limit_bytes, tty (True: on the session's
                 terminal), and id, as for `Sandbox.run`.
 
         Raises SessionEnded (the shell is over; the command did not run), and all that `Sandbox.run` raises.
         """
         if expect is not None:
+            self._only_expecting(check=check, idempotent=idempotent, on_undelivered=on_undelivered, on_output=on_output)
             return self._run_expecting(command, expect, spec.pop("timeout_s", EXPECT_TIMEOUT_S), spec)
         hear = None if on_output is None else self.sandbox._hearing(on_output)
         with self._turns:
@@ -128,21 +132,16 @@ class Session(SessionBase):
         self, text: str | bytes, *, expect: Patterns | None = None, timeout_s: float | None = EXPECT_TIMEOUT_S
     ) -> Expected | None:  # fmt: skip
         """Types the text to the program that `run(…, expect=…)` has started. As `Terminal.send`: a line end is yours to type."""
-        return self._talked_with().send(text, expect=expect, timeout_s=timeout_s)
+        return self._talked_with(self._terminal).send(text, expect=expect, timeout_s=timeout_s)
 
     def expect(self, patterns: Patterns, timeout_s: float | None = EXPECT_TIMEOUT_S) -> Expected:
         """Waits for more of what that program says. As `Terminal.expect`."""
-        return self._talked_with().expect(patterns, timeout_s)
+        return self._talked_with(self._terminal).expect(patterns, timeout_s)
 
     def interrupt(self, *, expect: Patterns | None = None, timeout_s: float | None = EXPECT_TIMEOUT_S) -> Expected | None:
         """Interrupts what runs: Ctrl-C for a program that is talked with (as `Terminal.interrupt`), SIGINT for a command that another
         thread waits for; nothing happens where nothing runs. The session lives on. Raises SignalNotSent, OutcomeUnknownError."""
-        if self._terminal is not None and not self._terminal.over:
-            return self._terminal.interrupt(expect=expect, timeout_s=timeout_s)
-        if expect is not None:
-            raise self._silent()
-        drive(self._interrupt())
-        return None
+        return drive(self._interrupt(self._terminal, expect, timeout_s))
 
     # ------------------------------------------------------------------------------------------------- the session
 
@@ -172,11 +171,3 @@ class Session(SessionBase):
 
     def _run_expecting(self, command: str, patterns: Patterns, timeout_s: float | None, spec: dict[str, Any]) -> Expected:
         return self.terminal(command, **spec).expect(patterns, timeout_s)
-
-    def _talked_with(self) -> Terminal:
-        if self._terminal is None:
-            raise self._silent()
-        return self._terminal
-
-    def _silent(self) -> InvalidSpec:
-        return InvalidSpec(f"No program is talked with in session {self.id}: `run(…, expect=…)` starts one. Nothing was sent.")

@@ -10,16 +10,20 @@ import logging
 import shlex
 import signal
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remote_env import protocol
 from remote_env.answer import sentence
 from remote_env.errors import InvalidSpec, NotRunError, RemoteEnvError, SessionEnded, SessionNotOpened
 from remote_env.protocol import Tty
 from remote_env.sandbox_base import Hearing, OnUndelivered, SandboxBase, require_success
+from remote_env.terminal_base import INTERRUPT, Expected
 
 if TYPE_CHECKING:
     from remote_env.execution_base import ExecutionBase
+    from remote_env.terminal_base import Patterns, TerminalBase
+
+Talk = TypeVar("Talk", bound="TerminalBase")
 
 _LEAVING_S = 5.0  # how long a program that was talked with may take to end, before a command that waits for that is refused
 
@@ -145,14 +149,39 @@ class SessionBase:
         ended.outcome = self.outcome
         return ended
 
+    # ------------------------------------------------------------------------------------------ programs to talk with
+
+    def _talked_with(self, terminal: Talk | None) -> Talk:
+        if terminal is None:
+            raise self._silent()
+        return terminal
+
+    def _silent(self) -> InvalidSpec:
+        return InvalidSpec(f"No program is talked with in session {self.id}: `run(…, expect=…)` starts one. Nothing was sent.")
+
+    @staticmethod
+    def _only_expecting(**given: object) -> None:
+        """What speaks of a command's end has no meaning where it is not waited for."""
+        wrong = [name for name, value in given.items() if value]
+        if wrong:
+            raise InvalidSpec(
+                f"{' and '.join(wrong)} cannot be combined with expect: `run(…, expect=…)` returns while the program runs, is sent at most "
+                "once, and its output is what is expected. Nothing was sent."
+            )
+
+    async def _interrupt(self, terminal: TerminalBase | None, expect: Patterns | None, timeout_s: float | None) -> Expected | None:
+        """Ctrl-C to the program that is talked with; else SIGINT to the shell's process group, which is that of the command that runs."""
+        if terminal is not None and not terminal.over:
+            return await terminal._send(INTERRUPT, expect, timeout_s)
+        if expect is not None:
+            raise self._silent()
+        await self._opening._signal(signal.SIGINT)
+        return None
+
     # ------------------------------------------------------------------------------------------------- the session
 
     async def _refresh(self) -> None:
         self._over = (await self._opening._refresh()).over or self._over
-
-    async def _interrupt(self) -> None:
-        """SIGINT to the shell's process group, which is that of the command that runs."""
-        await self._opening._signal(signal.SIGINT)
 
     async def _close(self) -> None:
         if self._opening.over or self._base.gone is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from remote_env.hashed import CutShort, Damage, Piece
 
 BLOCK = tarfile.BLOCKSIZE
-_LONGEST_EXTRA = 1 << 20  # bytes of one extended header: names and times, no content
+_LONGEST_EXTRA = 1 << 20  # bytes of the extended headers of one entry: names and times, no content
 _EXTRA = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
@@ -33,6 +33,7 @@ class TarReader:
         self._head = bytearray()  # of a block, or of an extended header and its padding
         self._extra: tarfile.TarInfo | None = None  # the extended header that is being read
         self._said: dict[str, str] = {}  # by extended headers, of the next entry
+        self._extra_bytes = 0  # of those
         self._content = 0  # bytes that are still to come of the current file
         self._padding = 0
 
@@ -76,8 +77,12 @@ class TarReader:
         if info.type in _EXTRA:
             if not 0 < info.size <= _LONGEST_EXTRA:
                 raise Damage(f"an extended header of {info.size} bytes")
+            self._extra_bytes += info.size
+            if self._extra_bytes > _LONGEST_EXTRA:
+                raise Damage("the extended headers of one entry are too long")
             self._extra = info
             return
+        self._extra_bytes = 0
         self._apply(info)
         if info.type in _FILES:
             self._content, self._padding = info.size, _padded(info.size) - info.size

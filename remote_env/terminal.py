@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import weakref
-from collections.abc import Sequence
 from types import TracebackType
 
 from remote_env.driving import drive
 from remote_env.execution import Execution
-from remote_env.expecting import Pattern
-from remote_env.terminal_base import EXPECT_TIMEOUT_S, INTERRUPT, Expected, TerminalBase, position_of, remaining
-from remote_env.transcript import Ended, Transcript
-
-Patterns = Pattern | Sequence[Pattern]
+from remote_env.terminal_base import EXPECT_TIMEOUT_S, INTERRUPT, Expected, Patterns, TerminalBase, encoded, position_of
+from remote_env.transcript import Transcript
+from remote_env.turns import Turns
 
 
 class Terminal(TerminalBase):
@@ -29,16 +24,15 @@ class Terminal(TerminalBase):
     """
 
     def __init__(self, execution: Execution, *, typed: int | None = 0, from_: str | int = "start", errors: str = "replace") -> None:
-        super().__init__(execution, typed=typed)
+        transcript = Transcript(execution.stream(position_of(from_, execution.record)), errors)
+        super().__init__(execution, transcript, typed=typed)
         self.execution = execution
-        self._transcript = Transcript(execution.stream(position_of(from_, execution.record)), errors)
-        self._typing = threading.Lock()
-        weakref.finalize(self, self._transcript.close)
+        self._turns = Turns()
+        weakref.finalize(self, transcript.close)
 
     @property
-    def text(self) -> str:
-        """What it has said since the last match, as far as it has come: from the first `expect` or `read` on."""
-        return self._transcript.text
+    def _typing(self) -> Turns:
+        return self._turns
 
     def expect(self, patterns: Patterns, timeout_s: float | None = EXPECT_TIMEOUT_S) -> Expected:
         """Waits until one of the patterns is found in what the program says, and takes the text up to its end.
@@ -52,21 +46,12 @@ class Terminal(TerminalBase):
             ExpectEnded: it has ended first.
             OutcomeUnknownError: the server stayed away for too long. InvalidSpec: no pattern.
         """
-        try:
-            match = self._transcript.expect(patterns, timeout_s)
-        except Ended:
-            raise self._ended(self._transcript.text) from None
-        if match is None:
-            raise self._timed_out(self._transcript.text, timeout_s)
-        return self._expected(match)
+        return drive(self._expect(patterns, timeout_s))
 
     def read(self, timeout_s: float | None = EXPECT_TIMEOUT_S) -> str:
         """What it has said and nobody has taken, waiting for some; "" once it has ended and all was taken, or when nothing has come
         within `timeout_s` seconds (None: for ever). Raises OutcomeUnknownError."""
-        try:
-            return self._transcript.read(timeout_s) or ""
-        except Ended:
-            return ""
+        return drive(self._read(timeout_s))
 
     def send(self, text: str | bytes, *, expect: Patterns | None = None, timeout_s: float | None = EXPECT_TIMEOUT_S) -> Expected | None:
         """Types the text, exactly once, and then expects, where that is asked for.
@@ -74,17 +59,13 @@ class Terminal(TerminalBase):
         A terminal that takes whole lines takes none longer than 4095 bytes; programs with line editors of their own do.
         Raises as `expect`, and InputUnknown, InputNotTaken, ExpectEnded (nobody is left to read it).
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._typing:
-            drive(self._type(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)))
-        return None if expect is None else self.expect(expect, remaining(deadline))
+        return drive(self._send(text, expect, timeout_s))
 
     def send_line(
         self, text: str | bytes = "", *, expect: Patterns | None = None, timeout_s: float | None = EXPECT_TIMEOUT_S
     ) -> Expected | None:  # fmt: skip
         """As `send`, with a line end."""
-        line = (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)) + b"\n"
-        return self.send(line, expect=expect, timeout_s=timeout_s)
+        return self.send(encoded(text) + b"\n", expect=expect, timeout_s=timeout_s)
 
     def interrupt(self, *, expect: Patterns | None = None, timeout_s: float | None = EXPECT_TIMEOUT_S) -> Expected | None:
         """Types Ctrl-C, which is SIGINT for whatever has the terminal, unless that reads its keys itself. As `send`."""
@@ -99,7 +80,8 @@ class Terminal(TerminalBase):
         return self.execution.wait(timeout)
 
     def close(self) -> None:
-        """Ends the program, with all that it has started, and waits for that a while. May be repeated. Raises OutcomeUnknownError."""
+        """Has the program ended, with all that it has started, and does not wait for that: `wait()` does. May be repeated. Raises
+        OutcomeUnknownError."""
         try:
             drive(self._close())
         finally:

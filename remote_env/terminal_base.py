@@ -7,6 +7,9 @@ where the server was started again while some was on its way, nobody can tell; t
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +19,12 @@ from remote_env.correlation import About
 from remote_env.errors import ExpectEnded, ExpectTimeout, InputNotTaken, InputUnknown, InvalidSpec
 from remote_env.exchange import JSON_BODY, Exchange, Refused, dump
 from remote_env.execution_base import ExecutionBase
-from remote_env.expecting import Match
+from remote_env.expecting import Match, Pattern
 from remote_env.protocol import EPOCH_HEADER, INPUT_LIMIT, OFFSET_HEADER, InputAnswer, ResizeRequest, Tty
 from remote_env.stream import lookup_error
+from remote_env.transcript import Ended, TranscriptBase
+
+Patterns = Pattern | Sequence[Pattern]
 
 EXPECT_TIMEOUT_S = 30.0
 INTERRUPT = b"\x03"  # Ctrl-C, as a keyboard sends it
@@ -49,12 +55,31 @@ class Expected:
     execution: Any
 
 
-class TerminalBase:
+class _Effort:
+    """To have input taken: for so many seconds, at growing intervals, until some of it is.
+
+    `exposed`: whether a copy of it is out of which nobody has told us the fate.
+    """
+
+    def __init__(self, exchange: Exchange, budget_s: float) -> None:
+        self.exposed = False
+        self._transport = exchange.transport
+        self._backoff = exchange.backoff()
+        self._until = time.monotonic() + budget_s
+
+    async def pause(self) -> bool:
+        """False: long enough."""
+        delay = self._backoff.next_s()
+        return time.monotonic() + delay < self._until and await self._transport.pause(delay)
+
+
+class TerminalBase(ABC):
     """`execution` is the program. One writer: of two that type into one terminal, neither knows how much the other has typed."""
 
-    def __init__(self, execution: ExecutionBase, *, typed: int | None) -> None:
+    def __init__(self, execution: ExecutionBase, transcript: TranscriptBase, *, typed: int | None) -> None:
         """`typed`: bytes of input it was given so far; None: the server is asked."""
         self._program = execution
+        self._transcript = transcript
         self._exchange: Exchange = execution._exchange
         self._typed = typed
 
@@ -72,52 +97,73 @@ class TerminalBase:
     def outcome(self) -> protocol.Outcome | None:
         return self._program.outcome
 
+    @property
+    def text(self) -> str:
+        """What it has said since the last match, as far as it has come: from the first `expect` or `read` on."""
+        return self._transcript.text
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._program!r}>"
 
     # ------------------------------------------------------------------------------------------------------- input
+
+    @property
+    @abstractmethod
+    def _typing(self) -> AbstractAsyncContextManager[None]:
+        """Held by whoever types."""
+
+    async def _send(self, text: str | bytes, expect: Patterns | None, timeout_s: float | None) -> Expected | None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        async with self._typing:
+            try:
+                await self._type(encoded(text))
+            except BaseException:  # Ctrl-C, its task is cancelled, no answer came: who knows how much was typed
+                self._typed = None
+                raise
+        return None if expect is None else await self._expect(expect, remaining(deadline))
 
     async def _type(self, data: bytes) -> None:
         """All of it. Raises InputUnknown, InputNotTaken, ExpectEnded (the program has ended), OutcomeUnknownError."""
         if self._typed is None:
             self._typed = await self._count()
         left = memoryview(data)
+        effort = _Effort(self._exchange, self._budget_s)
         while left:
             piece = bytes(left[:INPUT_LIMIT])
-            left = left[await self._type_piece(piece, len(data) - len(left)) :]
+            taken = await self._type_piece(piece, len(data) - len(left), effort)
+            left = left[taken:]
+            if taken:
+                effort = _Effort(self._exchange, self._budget_s)
 
-    async def _type_piece(self, piece: bytes, before: int) -> int:
+    async def _type_piece(self, piece: bytes, before: int, effort: _Effort) -> int:
         """How many of its bytes were taken. `before`: how many of the same call were."""
         assert self._typed is not None
-        exposed = False  # whether a copy of it is out of which nobody has told us the fate
 
         async def attempt() -> InputAnswer:
-            nonlocal exposed
             try:
                 return await self._post(piece, str(self._typed))
             except MaybeSent:
-                exposed = True
+                effort.exposed = True
                 raise
 
         try:
             answer = await self._exchange.persist(attempt, f"input for execution {self.id}", budget_s=self._budget_s)
         except Refused as refusal:
-            return await self._not_taken(refusal, piece, before, exposed)
+            return await self._not_taken(refusal, piece, before, effort)
         taken = answer.offset - self._typed
         if not 0 <= taken <= len(piece):
-            self._typed = None
             raise self._unknown(f"somebody else types into it, too ({answer.offset} bytes have come)")
         self._typed = answer.offset
-        return taken
+        return taken or await self._come_again(effort, before, "the server took none of it")
 
-    async def _not_taken(self, refusal: Refused, piece: bytes, before: int, exposed: bool) -> int:
+    async def _not_taken(self, refusal: Refused, piece: bytes, before: int, effort: _Effort) -> int:
         """What follows from a refusal. The bytes that were taken, where it can go on."""
         problem = refusal.problem
         if problem.code == "input_unknown":
             self._typed = await self._count()
-            if exposed:
+            if effort.exposed:
                 raise self._unknown("the server was started again while this was on its way") from refusal
-            return 0  # this copy was the only one, and it was not taken
+            return await self._come_again(effort, before, problem.detail)  # this copy was the only one, and it was not taken
         if problem.code == "too_many":
             error = InputNotTaken(
                 f"The program of execution {self.id} does not read its terminal: {before} bytes of this input and a part of the next "
@@ -129,10 +175,37 @@ class TerminalBase:
             raise error from refusal
         if problem.code == "wrong_state":
             if (await self._program._refresh()).over:
-                raise self._ended("", "its input was not sent") from refusal
-            if await self._exchange.transport.pause(self._exchange.transport.timings.retry_first_s):
-                return 0  # it has not started yet
+                raise self._ended(
+                    "", "whether it has had this input is not known" if effort.exposed else "its input was not sent"
+                ) from refusal
+            await self._come_again(effort, before, problem.detail)  # it has not started yet, or cannot be reached just now
+            await self._keep_step(len(piece) if effort.exposed else 0)
+            return 0
         raise lookup_error(problem, self.id, self._program.sandbox_id) from refusal
+
+    async def _come_again(self, effort: _Effort, before: int, why: str) -> int:
+        """0, after a pause: none of it was taken, and it can be tried again. Raises InputNotTaken, InputUnknown when that was long
+        enough."""
+        if await effort.pause():
+            return 0
+        why = "the client was closed" if self._exchange.transport.closed else f"{why}, for {self._budget_s:g} s"
+        if effort.exposed:
+            raise self._unknown(why)
+        error = InputNotTaken(
+            f"{before} bytes of this input were typed and the rest was not: {why}.",
+            execution_id=self.id, sandbox_id=self._program.sandbox_id,
+        )  # fmt: skip
+        error.taken = before
+        raise error
+
+    async def _keep_step(self, on_their_way: int) -> None:
+        """That the server has counted what we have, and at most so many bytes more. Raises InputUnknown."""
+        try:
+            count = (await self._tell("0")).offset
+        except Refused:
+            return  # the next attempt is told the same
+        if not 0 <= count - (self._typed or 0) <= on_their_way:
+            raise self._unknown(f"somebody else types into it, too ({count} bytes have come)")
 
     async def _count(self) -> int:
         """How many bytes the server has given it. One that does not know begins to count anew."""
@@ -185,6 +258,21 @@ class TerminalBase:
 
     # ------------------------------------------------------------------------------------------------------ output
 
+    async def _expect(self, patterns: Patterns, timeout_s: float | None) -> Expected:
+        try:
+            match = await self._transcript.expect(patterns, timeout_s)
+        except Ended:
+            raise self._ended(self._transcript.text) from None
+        if match is None:
+            raise self._timed_out(self._transcript.text, timeout_s)
+        return self._expected(match)
+
+    async def _read(self, timeout_s: float | None) -> str:
+        try:
+            return await self._transcript.read(timeout_s) or ""
+        except Ended:
+            return ""
+
     def _expected(self, match: Match) -> Expected:
         return Expected(match.before, match.match, match.index, match.groups, match.dropped, self._program)
 
@@ -220,9 +308,20 @@ class TerminalBase:
         return self._exchange.transport.timings.reconnect_budget_s
 
 
+def encoded(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+
+
 def tty_of(tty: bool | Tty | None) -> Tty | None:
     """True: a terminal of the usual size."""
     return (Tty() if tty else None) if isinstance(tty, bool) else tty
+
+
+def require_terminal(execution: ExecutionBase, sandbox_id: str) -> None:
+    """Raises InvalidSpec for an execution that has no terminal in this sandbox, or is a session."""
+    if not execution.record.tty or execution.record.opens is not None or execution.sandbox_id != sandbox_id:
+        what = f"Execution {execution.id} does not run on a terminal of sandbox {sandbox_id}."
+        raise InvalidSpec(what, execution_id=execution.id)
 
 
 def position_of(from_: str | int, record: protocol.Execution) -> str | int:

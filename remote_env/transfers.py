@@ -13,6 +13,8 @@ from remote_env.exchange import BrokenAnswer
 from remote_env.filemodels import DIGEST_BYTES
 from remote_env.filerequests import FileRequests, Path
 from remote_env.hashed import CutShort, Damage, Piece, Unframer
+from remote_env.intake import Intake
+from remote_env.lanes import Aside
 
 _TRIES = 3  # of a tree that comes damaged
 
@@ -54,9 +56,7 @@ def told(on_progress: OnProgress | None, path: Path, total: int | None) -> Calla
     return tell
 
 
-async def receive_tree(
-    requests: FileRequests, path: Path, user: str | None, take: Callable[[StreamedReply], Awaitable[Answer]], moved: Callable[[], bool]
-) -> Answer:
+async def receive_tree(requests: FileRequests, path: Path, user: str | None, take: Callable[[StreamedReply], Awaitable[Answer]]) -> Answer:
     """A tree as a framed tar, for `take` to read; anew for each attempt. Raises FileError and its kinds, and what any request raises."""
     damaged = 0
 
@@ -73,17 +73,26 @@ async def receive_tree(
             raise BrokenAnswer(str(damage)) from damage
 
     url = requests.url(path, **{"as": "tar"}, digest=True, user=user)
-    return await requests.receive(url, path, guarded, moved=moved)
+    return await requests.receive(url, path, guarded)
 
 
-async def unframe(reply: StreamedReply, write: Callable[[Piece], object]) -> None:
-    """The content of a framed answer to `write`. Raises Damage; BrokenAnswer where it was cut; what reading raises."""
+async def unframe(
+    reply: StreamedReply, write: Callable[[Piece], object], aside: Aside, on_batch: Callable[[], object] = lambda: None, *, apart: bool
+) -> None:  # fmt: skip
+    """The content of a framed answer to `write`. Raises Damage; BrokenAnswer where it was cut; what reading and writing raise.
+
+    Args:
+        on_batch: called now and then.
+        apart: `write` may be called in a thread of its own.
+    """
     length = reply.headers.get("Content-Length", "")  # a chunked answer tells by itself when it was cut
     unframer = Unframer(max(0, int(length) - DIGEST_BYTES) if length.isdigit() else None)
-    while data := await reply.read():
-        for piece in unframer.feed(data):
-            write(piece)
-    try:
-        unframer.finish()
-    except CutShort as cut:
-        raise BrokenAnswer(f"the answer was cut: {cut}") from cut
+    async with Intake(unframer, aside, apart=apart) as intake:
+        while data := await reply.read():
+            await intake.take(data, write)
+            on_batch()
+        try:
+            await intake.finish()
+        except CutShort as cut:
+            raise BrokenAnswer(f"the answer was cut: {cut}") from cut
+        on_batch()

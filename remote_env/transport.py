@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.structures import CaseInsensitiveDict
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError
+from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, HTTPError, MaxRetryError
 
 from remote_env.carrier import Body, MaybeSent, NotSent, Reply, StreamBroken, flaw_of, head_of, shown_path
 from remote_env.config import Endpoint
 from remote_env.dial import DialError
 from remote_env.forks import tell_in_child
+from remote_env.lanes import Aside, Blocking
 from remote_env.pool import Adapter, Connections
+from remote_env.roundtrip import request_bytes
 from remote_env.sending import Sending
 from remote_env.stats import Stats
 from remote_env.streamed import BlockingReply
@@ -32,6 +34,8 @@ from remote_env.trace import trace, tracing
 
 ENVIRONMENT_POOL_SIZE = 10
 CLIENT_POOL_SIZE = 64
+
+_CLOSED = "the client is closed; no byte was sent"
 
 log = logging.getLogger("remote_env")
 
@@ -47,6 +51,8 @@ class Transport:
     `pool_size` is how many connections are kept; more are opened rather than waited for, and closed after use.
     """
 
+    aside: Aside = Blocking()
+
     def __init__(self, endpoint: Endpoint, timings: Timings | None = None, *, pool_size: int = CLIENT_POOL_SIZE) -> None:
         self.endpoint = endpoint
         self.timings = timings or Timings()
@@ -56,6 +62,7 @@ class Transport:
         self._pool_size = pool_size
         parts = urlsplit(endpoint.url)
         self._scheme, self._host, self._port = parts.scheme, parts.hostname or "", parts.port
+        self._base, self._host_header = parts.path, _host_header(parts.netloc)
         self._reset()
         tell_in_child(self)
 
@@ -69,7 +76,7 @@ class Transport:
         session = _Session()
         session.trust_env = False  # no .netrc in place of the token, no HTTP_PROXY for loopback
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = Adapter(
+        self._adapter = Adapter(
             scheme=self._scheme,
             host=self._host,
             port=self._port,
@@ -78,7 +85,7 @@ class Transport:
             connect_s=self.timings.connect_s,
             connections=self._connections,
         )
-        session.mount(f"{self._scheme}://", adapter)
+        session.mount(f"{self._scheme}://", self._adapter)
         self._session = session
 
     def after_fork_in_child(self) -> None:
@@ -99,32 +106,35 @@ class Transport:
         if self._pid != os.getpid():
             self.after_fork_in_child()
         if self._closed.is_set():
-            raise NotSent("the client is closed; no byte was sent")
-        request = self._request(method, path, body, headers)
+            raise NotSent(_CLOSED)
+        request = request_bytes(method, self._base + path, self._host_header, head_of(method, body, headers, self.token.value), body)
         connections = self._connections
-        timeout = (self.timings.connect_s, read_s or self.timings.request_s)
         began = time.monotonic() if tracing("transport") else 0.0
         try:
-            response = self._session.send(request, timeout=timeout, allow_redirects=False, proxies={}, verify=True, cert=None, stream=False)
-            content = response.content
-        except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
+            answer = self._adapter.round_trip(
+                request, is_head=method == "HEAD", connect_s=self.timings.connect_s, silence_s=read_s or self.timings.request_s
+            )
+        except ConnectTimeoutError as error:  # see `pool`
             self.stats.add(calls=1)
-            reason = _not_sent_reason(error)
-            if reason is not None:
-                trace("transport", "%s %s: %s", method, shown_path(path), reason)
-                raise NotSent(reason) from error
+            reason = _innermost(error)
+            trace("transport", "%s %s: %s", method, shown_path(path), reason)
+            raise NotSent(reason) from error
+        except ClosedPoolError as error:  # by another thread, since it was looked at
+            raise NotSent(_CLOSED) from error
+        except (HTTPError, HTTPException, OSError) as error:
+            self.stats.add(calls=1)
             reason = f"{_innermost(error)} ({connections.last_address()}); a byte may have been sent"
             trace("transport", "%s %s: %s", method, shown_path(path), reason)
             self._rebuild(connections)
             raise MaybeSent(reason) from error
-        self.stats.add(calls=1, bytes_sent=len(body or b""), bytes_received=len(content))
+        self.stats.add(calls=1, bytes_sent=len(body or b""), bytes_received=len(answer.body))
         if tracing("transport"):
             trace(
                 "transport", "%s %s: %d, %d bytes sent, %d received, %.1f ms (%s)",
-                method, shown_path(path), response.status_code, len(body or b""), len(content), (time.monotonic() - began) * 1000,
+                method, shown_path(path), answer.status, len(body or b""), len(answer.body), (time.monotonic() - began) * 1000,
                 connections.last_address(),
             )  # fmt: skip
-        reply = Reply(response.status_code, response.headers, content)
+        reply = Reply(answer.status, answer.headers, answer.body)
         flaw = flaw_of(reply, method)
         if flaw is not None:
             raise MaybeSent(f"{flaw} ({connections.last_address()}); the request was sent")
@@ -139,7 +149,7 @@ class Transport:
         if self._pid != os.getpid():
             self.after_fork_in_child()
         if self._closed.is_set():
-            raise NotSent("the client is closed; no byte was sent")
+            raise NotSent(_CLOSED)
         sending = None if body is None or isinstance(body, bytes) else Sending(body, self._connections.last_socket, silence_s)
         request = self._request(method, path, sending or body, headers)
         self.stats.add(calls=1)
@@ -207,9 +217,20 @@ class Transport:
             self._session.close()
 
 
+def _host_header(netloc: str) -> str:
+    if netloc.isascii():
+        return netloc
+    try:
+        return netloc.encode("idna").decode()
+    except UnicodeError:  # no such name can be found, so nothing is sent
+        return netloc.encode("ascii", "replace").decode()
+
+
 def _not_sent_reason(error: BaseException) -> str | None:
-    """The reason when `error` is one of making the connection (see `pool`), else None."""
+    """The reason when `error` is one of getting or making the connection (see `pool`), else None."""
     cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
+    if isinstance(cause, ClosedPoolError):
+        return _CLOSED
     if isinstance(cause, MaxRetryError) and isinstance(cause.reason, ConnectTimeoutError):
         return _innermost(cause.reason)
     return None

@@ -8,7 +8,8 @@ from types import TracebackType
 
 
 class Turns:
-    """A lock that is fair: `with turns:` waits for all that asked before. A wait may be interrupted by Ctrl-C."""
+    """A lock that is fair: `with turns:` waits for all that asked before. A wait may be interrupted by Ctrl-C. `async with` is the
+    same, for what both faces share and this one drives: it blocks, and suspends nothing."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,6 +36,12 @@ class Turns:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._lock:
             self._pass_on()
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.__exit__(kind, error, trace)
 
     def _pass_on(self) -> None:
         if self._waiting:

@@ -22,6 +22,8 @@ from remote_env.hashed import Damage, Piece
 from remote_env.tarreading import Content, TarReader
 
 _PERMISSIONS = 0o777
+_HELD_MOST = 128 << 20  # bytes of what is remembered until the end: directories, links, and what was left out
+_HELD_EACH = 500  # bytes of one beside its names
 
 
 class Unpacker:
@@ -46,6 +48,7 @@ class Unpacker:
         self._file: BinaryIO | None = None
         self._info: tarfile.TarInfo | None = None
         self._left = 0
+        self._held = 0
         self._made = {Path()}  # directories, relative to the root
         target.parent.mkdir(parents=True, exist_ok=True)
         self._root = target.parent / f".{target.name}.{new_id()}.part"
@@ -73,10 +76,12 @@ class Unpacker:
         path = self._root / relative
         if info.isdir():
             self._make_directory(relative)
+            self._hold(info.name)
             self._modes[relative] = info.mode & _PERMISSIONS
         elif info.issym():
             self._make_directory(relative.parent)
             self._clear(path)
+            self._hold(info.name, info.linkname)
             self._links[relative] = info.linkname
         elif info.isreg():
             self._make_directory(relative.parent)
@@ -88,12 +93,20 @@ class Unpacker:
             if not self._left:
                 self._end_file()
         else:
+            self._hold(info.name)
             self.skipped[info.name] = "not_regular"
 
     def _learn_left_out(self, info: tarfile.TarInfo) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             for each in json.loads(info.pax_headers.get(LEFT_OUT, "[]")):
+                self._hold(str(each["path"]), str(each["code"]))
                 self.skipped[str(each["path"])] = str(each["code"])
+
+    def _hold(self, *names: str) -> None:
+        """What a sandbox says must not fill this machine's memory."""
+        self._held += sum(map(len, names)) + _HELD_EACH
+        if self._held > _HELD_MOST:
+            raise Damage("the tar has too many directories and links")
 
     def _write(self, data: Piece) -> None:
         assert self._file is not None
@@ -128,6 +141,7 @@ class Unpacker:
             (self._root / relative).mkdir()
         except FileExistsError:
             raise Damage(f"the tar has something below {str(relative)!r}, which is a file in it") from None
+        self._hold(str(relative))
         self._made.add(relative)
 
     def _clear(self, path: Path) -> None:

@@ -64,11 +64,11 @@ class AsyncClient(ClientBase[AsyncSandbox, AsyncExecution]):
             on_reconnected=on_reconnected,
         )
 
-    async def create_sandbox(self, image: str, **options: Any) -> AsyncSandbox:
-        """Makes a sandbox and returns when commands can run in it; pulls the image where it is missing. `options` are the other
-        fields of `protocol.SandboxSpec`, as `Client.create_sandbox` takes them. Cancelling the task that awaits this removes what
+    async def create_sandbox(self, image: str, *, queue_s: float | None = None, **options: Any) -> AsyncSandbox:
+        """Makes a sandbox and returns when commands can run in it; pulls the image where it is missing. `queue_s` and
+        `options` are what `Client.create_sandbox` takes. Cancelling the task that awaits this removes what
         was made."""
-        return await self._create_sandbox(image, options)
+        return await self._create_sandbox(image, options, queue_s)
 
     async def sandbox(self, sandbox_id: str) -> AsyncSandbox:
         """A sandbox that somebody made, this process or another. Its lease stays its run's affair."""

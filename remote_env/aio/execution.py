@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,10 @@ class AsyncExecution(ExecutionBase):
     async def stderr(self) -> bytes:
         """As `output`, of stderr."""
         return await self._fetch_stderr()
+
+    async def save(self, local: str | os.PathLike[str], *, stderr: bool = False) -> None:
+        """`output()`, or `stderr()`, of a command that has ended into a local file, a piece at a time."""
+        await self._save(local, stderr)
 
     def stream(self, from_: str | int = "start") -> AsyncEventStream:
         """Follows it, whether it runs or is over: `async for event in execution.stream()`. `from_`: see `Execution.stream`."""

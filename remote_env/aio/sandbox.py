@@ -12,11 +12,13 @@ from remote_env.aio.execution import AsyncExecution
 from remote_env.aio.listener import AsyncListener, OnOutput
 from remote_env.aio.sandbox_files import AsyncSandboxFiles
 from remote_env.aio.session import AsyncSession
+from remote_env.aio.terminal import AsyncTerminal
 from remote_env.execution_base import ExecutionBase
 from remote_env.filemodels import Change, Snapshot
 from remote_env.filerequests import Path
 from remote_env.protocol import Tty
 from remote_env.sandbox_base import OnUndelivered, SandboxBase
+from remote_env.terminal_base import SHELL_COMMAND, require_terminal
 
 if TYPE_CHECKING:
     from remote_env.aio.client import AsyncClient
@@ -85,6 +87,7 @@ class AsyncSandbox(SandboxBase, AsyncSandboxFiles):
         *,
         startup: Sequence[str] = (),
         tty: bool | Tty | None = None,
+        errors: str = "replace",
         shell: str | None = None,
         login: bool | None = None,
         workdir: str | None = None,
@@ -96,7 +99,28 @@ class AsyncSandbox(SandboxBase, AsyncSandboxFiles):
         """Opens a shell that keeps its directory, variables, functions and jobs between commands, and waits until it answers.
         Arguments and errors: see `Sandbox.session`."""
         options = {"shell": shell, "login": login, "workdir": workdir, "env": env, "user": user, "streams": streams, **spec}
-        return await AsyncSession.open(self, startup, tty, options)
+        return await AsyncSession.open(self, startup, tty, errors, options)
+
+    async def terminal(
+        self,
+        command: str | Sequence[str] | None = None,
+        *,
+        rows: int = 24,
+        cols: int = 80,
+        term: str = "xterm-256color",
+        echo: bool = True,
+        errors: str = "replace",
+        **spec: Any,
+    ) -> AsyncTerminal:
+        """Starts a program (default: a login shell) on a terminal of its own, for somebody who talks with it. See `Sandbox.terminal`."""
+        options = {"timeout_s": None, **spec, "tty": {"rows": rows, "cols": cols, "term": term, "echo": echo}}
+        return AsyncTerminal(await self.start(SHELL_COMMAND if command is None else command, **options), errors=errors)
+
+    async def attach(self, execution_id: str, *, from_: str | int = "now", errors: str = "replace") -> AsyncTerminal:
+        """Takes up a program on a terminal that somebody started, this process or another. See `Sandbox.attach`."""
+        execution = await self._client.execution(execution_id)
+        require_terminal(execution, self.id)
+        return AsyncTerminal(execution, typed=None, from_=from_, errors=errors)
 
     @overload
     async def remove(self, *, purge: bool = False) -> None: ...

@@ -12,7 +12,7 @@ from remote_env.transfers import OnProgress, Transfer
 
 class AsyncSandboxFiles(ABC):
     """Reading, writing and carrying files, without a command and without the container's engine. Arguments, rules and errors: see
-    `SandboxFiles`. Local files are read and written in the event loop, at most 256 KiB at a time."""
+    `SandboxFiles`. Local files are read, written and hashed in threads; callbacks are called in the event loop."""
 
     @property
     @abstractmethod

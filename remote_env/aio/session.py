@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from remote_env.aio.eventstream import AsyncEventStream
 from remote_env.aio.execution import AsyncExecution
 from remote_env.aio.listener import OnOutput
+from remote_env.aio.terminal import AsyncTerminal
 from remote_env.protocol import Tty
 from remote_env.sandbox_base import OnUndelivered
 from remote_env.session_base import SessionBase, open_session
-from remote_env.terminal_base import tty_of
+from remote_env.terminal_base import EXPECT_TIMEOUT_S, Expected, Patterns, tty_of
 
 if TYPE_CHECKING:
     from remote_env.aio.sandbox import AsyncSandbox
@@ -30,31 +31,58 @@ class AsyncSession(SessionBase):
     Commands run one after the other; tasks that share it take turns in the order in which they came.
     """
 
-    def __init__(self, sandbox: AsyncSandbox, opening: AsyncExecution, tty: Tty | None = None) -> None:
+    def __init__(self, sandbox: AsyncSandbox, opening: AsyncExecution, tty: Tty | None = None, errors: str = "replace") -> None:
         super().__init__(sandbox, opening, tty)
         self.sandbox = sandbox
         self._shell = opening
+        self._errors = errors
         self._turns = asyncio.Lock()
+        self._terminal: AsyncTerminal | None = None  # of the program that is talked with
 
     @classmethod
-    async def open(cls, sandbox: AsyncSandbox, startup: Sequence[str], tty: bool | Tty | None, options: dict[str, Any]) -> AsyncSession:
+    async def open(
+        cls, sandbox: AsyncSandbox, startup: Sequence[str], tty: bool | Tty | None, errors: str, options: dict[str, Any]
+    ) -> AsyncSession:
         """For `AsyncSandbox.session`."""
         terminal = tty_of(tty)
         given = {name: value for name, value in options.items() if value is not None}
-        return cls(sandbox, sandbox._execution(await open_session(sandbox, startup, terminal, given)), terminal)
+        return cls(sandbox, sandbox._execution(await open_session(sandbox, startup, terminal, given)), terminal, errors)
+
+    # ---------------------------------------------------------------------------------------------------- commands
+
+    @overload
+    async def run(
+        self,
+        command: str,
+        *,
+        expect: None = None,
+        check: bool = ...,
+        idempotent: bool | None = ...,
+        on_undelivered: OnUndelivered | None = ...,
+        on_output: OnOutput | None = ...,
+        **spec: Any,
+    ) -> AsyncExecution: ...
+
+    @overload
+    async def run(self, command: str, *, expect: Patterns, timeout_s: float | None = ..., **spec: Any) -> Expected: ...
 
     async def run(
         self,
         command: str,
         *,
+        expect: Patterns | None = None,
         check: bool = False,
         idempotent: bool | None = False,
         on_undelivered: OnUndelivered | None = None,
         on_output: OnOutput | None = None,
         **spec: Any,
-    ) -> AsyncExecution:
-        """Runs the command in the shell, at most once, and waits for its end. Arguments: see `Session.run`. Cancelling the task
-        that awaits this interrupts the command; the session lives on."""
+    ) -> AsyncExecution | Expected:
+        """Runs the command in the shell, at most once, and waits for its end, or for one of the patterns that are expected. Arguments:
+        see `Session.run`. Cancelling the task that awaits an end interrupts the command; the session lives on."""
+        if expect is not None:
+            self._only_expecting(check=check, idempotent=idempotent, on_undelivered=on_undelivered, on_output=on_output)
+            timeout_s = spec.pop("timeout_s", EXPECT_TIMEOUT_S)
+            return await (await self.terminal(command, **spec)).expect(expect, timeout_s)
         hear = None if on_output is None else self.sandbox._hearing(on_output)
         async with self._turns:
             record = await self._run(command, idempotent, on_undelivered, hear, check, spec)
@@ -75,9 +103,32 @@ class AsyncSession(SessionBase):
 
         return AsyncEventStream(begin, self.sandbox._exchange)
 
-    async def interrupt(self) -> None:
-        """Interrupts what runs: SIGINT; nothing happens where nothing runs. The session lives on."""
-        await self._interrupt()
+    # ------------------------------------------------------------------------------------------ programs to talk with
+
+    async def terminal(self, command: str, **spec: Any) -> AsyncTerminal:
+        """Starts a program on the session's terminal, for somebody who talks with it. See `Session.terminal`."""
+        options = {"timeout_s": None, "tty": True, **spec}
+        async with self._turns:
+            execution = cast(AsyncExecution, await self._begin(command, None, options, talking=True))
+            self._terminal = AsyncTerminal(execution, errors=self._errors)
+        return self._terminal
+
+    async def send(
+        self, text: str | bytes, *, expect: Patterns | None = None, timeout_s: float | None = EXPECT_TIMEOUT_S
+    ) -> Expected | None:  # fmt: skip
+        """Types the text to the program that `run(…, expect=…)` has started: a line end is yours to type."""
+        return await self._talked_with(self._terminal).send(text, expect=expect, timeout_s=timeout_s)
+
+    async def expect(self, patterns: Patterns, timeout_s: float | None = EXPECT_TIMEOUT_S) -> Expected:
+        """Waits for more of what that program says."""
+        return await self._talked_with(self._terminal).expect(patterns, timeout_s)
+
+    async def interrupt(self, *, expect: Patterns | None = None, timeout_s: float | None = EXPECT_TIMEOUT_S) -> Expected | None:
+        """Interrupts what runs: Ctrl-C for a program that is talked with, SIGINT for a command that another task waits for; nothing
+        happens where nothing runs. The session lives on."""
+        return await self._interrupt(self._terminal, expect, timeout_s)
+
+    # ------------------------------------------------------------------------------------------------- the session
 
     async def output(self) -> bytes:
         """What was said between commands, by background jobs above all."""
@@ -90,7 +141,11 @@ class AsyncSession(SessionBase):
 
     async def close(self) -> None:
         """Ends the shell and all that was started in it; a command that runs is cancelled. May be repeated."""
-        await self._close()
+        try:
+            await self._close()
+        finally:
+            if self._terminal is not None:
+                self._terminal._transcript.close()
 
     async def __aenter__(self) -> AsyncSession:
         return self

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping
+import weakref
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
+from remote_env.aio.lanes import OffLoop
+from remote_env.aio.pieces import Pieces
 from remote_env.carrier import Body, MaybeSent, NotSent, Reply, StreamBroken, flaw_of, head_of, shown_path
 from remote_env.config import Endpoint
 from remote_env.errors import MisuseError
+from remote_env.forks import tell_in_child
+from remote_env.lanes import Aside
 from remote_env.pool import socket_options
 from remote_env.stats import Stats
 from remote_env.timings import Timings
@@ -32,6 +38,7 @@ _NOT_CONNECTED = (
     aiohttp.ConnectionTimeoutError,
 )
 """What aiohttp raises before a connection stands, and at no other time."""
+_PARENTS: list[object] = []  # connections of the process that this one was forked from: kept, so that nothing closes them
 _BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
 
 
@@ -123,6 +130,8 @@ class AsyncTransport:
     There is no limit to the connections; what is idle for `Timings.idle_connection_s` is closed.
     """
 
+    aside: Aside = OffLoop()
+
     def __init__(self, endpoint: Endpoint, timings: Timings | None = None) -> None:
         self.endpoint = endpoint
         self.timings = timings or Timings()
@@ -135,7 +144,20 @@ class AsyncTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: _Connections | None = None
         self._waiting: set[asyncio.Future[None]] = set()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # of all generations
         self._rebuilt_at = float("-inf")
+        tell_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """The parent's sockets stay the parent's, and so does its event loop, in whose selector they are: closing them here would
+        take them out of it there. So nothing is closed, and nobody need complain of that."""
+        connections, self._connections = self._connections, None
+        self._pid, self._loop, self._waiting, self._sockets = os.getpid(), None, set(), weakref.WeakSet()
+        if connections is not None and not connections.session.closed:
+            connector: Any = connections.session.connector
+            connections.session.detach()
+            _PARENTS.append((connector, connections))
+            getattr(connector, "_conns", {}).clear()  # else its finalizer closes them
 
     @property
     def closed(self) -> bool:
@@ -176,7 +198,7 @@ class AsyncTransport:
             if body is None or isinstance(body, bytes):
                 response = await self._send(connections, method, path, headers, body, silence_s)
             else:
-                pieces = _Pieces(body)
+                pieces = Pieces(body)
                 response = await pieces.watch(_awaited(self._send(connections, method, path, headers, pieces, silence_s)), silence_s)
         except BaseException as error:
             connections.leave()
@@ -221,6 +243,10 @@ class AsyncTransport:
         self._closed = True
         for waiting in self._waiting:
             _wake(waiting)
+        for sock in self._sockets:
+            # aiohttp waits until what is on its way is sent, and a peer that has died or does not read can make that long.
+            with contextlib.suppress(OSError):  # it is closed already
+                sock.shutdown(socket.SHUT_RDWR)
         connections, self._connections = self._connections, None
         if connections is not None:
             self._own_loop()
@@ -234,14 +260,14 @@ class AsyncTransport:
         method: str,
         path: str,
         headers: dict[str, str] | None,
-        body: bytes | _Pieces | None,
+        body: bytes | Pieces | None,
         silence_s: float,
     ) -> aiohttp.client._RequestContextManager:
         return connections.session.request(
             method,
             URL(self.endpoint.url + path, encoded=True),
-            data=body.send() if isinstance(body, _Pieces) else body,
-            headers=head_of(method, body.pieces if isinstance(body, _Pieces) else body, headers, self.token.value),
+            data=body.send() if isinstance(body, Pieces) else body,
+            headers=head_of(method, body.pieces if isinstance(body, Pieces) else body, headers, self.token.value),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timings.connect_s, sock_read=silence_s),
             allow_redirects=False,
             ssl=self._tls,
@@ -274,8 +300,6 @@ class AsyncTransport:
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
-        if self._pid != os.getpid():  # the parent's sockets stay the parent's
-            self._pid, self._loop, self._connections = os.getpid(), None, None
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
@@ -288,7 +312,7 @@ class AsyncTransport:
             keepalive_timeout=self.timings.idle_connection_s,
             use_dns_cache=False,
             happy_eyeballs_delay=None,
-            socket_factory=_socket,
+            socket_factory=self._socket,
             loop=loop,
         )
         session = aiohttp.ClientSession(
@@ -301,6 +325,14 @@ class AsyncTransport:
         )
         session._retry_connection = False  # it would send a GET again by itself
         return session
+
+    def _socket(self, address: Any) -> socket.socket:
+        family, kind, protocol = address[:3]
+        sock = socket.socket(family, kind, protocol)
+        for option in socket_options():
+            sock.setsockopt(*option)
+        self._sockets.add(sock)
+        return sock
 
     def _counting(self) -> aiohttp.TraceConfig:
         async def opened(session: Any, context: Any, params: Any) -> None:
@@ -315,14 +347,6 @@ class AsyncTransport:
         return counting
 
 
-def _socket(address: Any) -> socket.socket:
-    family, kind, protocol = address[:3]
-    sock = socket.socket(family, kind, protocol)
-    for option in socket_options():
-        sock.setsockopt(*option)
-    return sock
-
-
 def _tls(endpoint: Endpoint) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
     if not endpoint.url.startswith("https:"):
         return True
@@ -331,35 +355,6 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
     context = endpoint.tls.context()
     context.check_hostname = True
     return context
-
-
-class _Pieces:
-    """A body that is sent piece by piece. aiohttp has a limit for a silent answer, and none for a peer that does not read."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self.pieces = pieces
-        self._taken = 0
-        self._all = False
-
-    async def send(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            yield piece
-            self._taken += 1
-        self._all = True
-
-    async def watch(self, sending: Coroutine[Any, Any, Answer], silence_s: float) -> Answer:
-        """The answer. Raises TimeoutError when no piece is taken for `silence_s` seconds."""
-        task = asyncio.get_running_loop().create_task(sending)
-        try:
-            while True:
-                taken = self._taken
-                await asyncio.wait({task}, timeout=silence_s)
-                if task.done():
-                    return task.result()
-                if self._taken == taken and not self._all:
-                    raise asyncio.TimeoutError(f"nothing of the body was taken for {silence_s:.0f} s")
-        finally:
-            task.cancel()  # nothing where it is done
 
 
 async def _awaited(sending: Awaitable[Answer]) -> Answer:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from remote_env.cli import cp, doctor, executions, run, runs, sandboxes, serve, shell, snapshots
+from remote_env.cli import batch, cp, doctor, executions, run, runs, sandboxes, serve, shell, snapshots
 from remote_env.cli.codes import USAGE
 from remote_env.cli.invocation import AsJson, Invocation, TokenFile, Url
 from remote_env.cli.main import print_version
@@ -40,5 +40,5 @@ def before_command(
 
 
 serve.register(app)
-for module in (run, shell, cp, sandboxes, executions, snapshots, runs, doctor):
+for module in (run, batch, shell, cp, sandboxes, executions, snapshots, runs, doctor):
     module.register(app)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from remote_env.backoff import Backoff
 from remote_env.cli.escapes import Escapes
 from remote_env.cli.rawmode import RawTerminal
-from remote_env.cli.terminallink import At, LinkBroken, LinkRefused, Message, Over, Said, TerminalLink
+from remote_env.cli.terminaldial import LinkBroken, LinkRefused
+from remote_env.cli.terminallink import At, Message, Over, Said, TerminalLink
 
 KEYBOARD_BYTES = 4096  # read at once
 TYPED_LIMIT = 64 << 10  # bytes of input that are kept for another link; more is not read while they wait
@@ -63,9 +64,14 @@ class Typed:
         if self._end is not None:
             self._end += len(data)
 
-    def missing(self, arrived: int | None) -> bytes:
-        """What of it has not come, now that a new link says how much has. None: it does not say."""
-        end, self._end = self._end, arrived
+    @property
+    def count(self) -> int | None:
+        """The server's, after all of it."""
+        return self._end
+
+    def missing(self, arrived: int | None, *, counted: bool = False) -> bytes:
+        """What of it has not come, now that a new link says how much has. None: it does not say; one that counts begins anew then."""
+        end, self._end = self._end, 0 if counted and arrived is None else arrived
         kept, self._kept = bytes(self._kept), bytearray()
         if end is None or arrived is None or not 0 < end - arrived <= len(kept):
             return b""
@@ -153,8 +159,8 @@ class Attachment:
             reading.append(self._keyboard)
         timeout_s: float | None = None
         if link is not None:
-            timeout_s = 0.0 if link.has_more else link.due_s(now)
-            if len(self._shown) < SCREEN_LIMIT:
+            if self._has_room:
+                timeout_s = 0.0 if link.has_more else link.due_s(now)
                 reading.append(link.fileno())
             if link.wants_write:
                 writing.append(link.fileno())
@@ -167,6 +173,11 @@ class Attachment:
             self._read_keys()
         if self._screen in writable:
             self._show()
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether more is taken from the link."""
+        return len(self._shown) < SCREEN_LIMIT
 
     def _read_keys(self) -> None:
         assert self._keyboard is not None
@@ -205,7 +216,8 @@ class Attachment:
         link = self._link
         if link is None:
             return
-        if len(self._shown) < SCREEN_LIMIT:
+        has_room = self._has_room
+        if has_room:
             for message in link.receive():
                 self._take(link, message)
         if self._over is not None:
@@ -215,11 +227,15 @@ class Attachment:
         if self._raw is not None and self._raw.resized:
             link.resize(*self._raw.size())
         if self._held and self._greeted:
-            link.send(bytes(self._held))
-            self._typed.sent(bytes(self._held))
+            self._send(link, bytes(self._held))
             self._held.clear()
-        link.tick(time.monotonic())
+        if has_room:  # else its signs of life are not read, either
+            link.tick(time.monotonic())
         link.flush()
+
+    def _send(self, link: TerminalLink, data: bytes) -> None:
+        link.send(data, self._typed.count)
+        self._typed.sent(data)
 
     def _take(self, link: TerminalLink, message: Message) -> None:
         if isinstance(message, At):
@@ -243,10 +259,9 @@ class Attachment:
         if self._offset is not None and at.offset < self._offset:
             raise LinkBroken(f"asked for output from byte {self._offset}, got it from {at.offset}")
         self._skip_to(at.offset)
-        again = self._typed.missing(at.typed)
+        again = self._typed.missing(at.typed, counted=link.counts)
         if again:
-            link.send(again)
-            self._typed.sent(again)
+            self._send(link, again)
         if self._broken_at is not None:
             self._tell(f"back at the same program after {time.monotonic() - self._broken_at:.0f} s")
         self._broken_at, self._greeted = None, True

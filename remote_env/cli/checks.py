@@ -65,6 +65,7 @@ class Examination:
         yield self._check_port()
         yield self._check_token_file()
         yield from self._check_server()
+        yield from self._check_warm()
         yield self._check_clock()
         yield self._check_data_dir()
         yield self._check_disk()
@@ -172,6 +173,16 @@ class Examination:
             if not engine.get("live_restore"):
                 mend = 'put "live-restore": true into its daemon.json'
                 yield Finding("live-restore", "warning", "off: a restart of the engine kills every sandbox", mend)
+
+    def _check_warm(self) -> Iterator[Finding]:
+        stocks = ((self._health.capacity or {}) if self._health is not None else {}).get("warm", ())
+        for stock in stocks:
+            found = f"{stock['ready']} of {stock['wanted']} of {stock['image']} are ready"
+            if stock.get("trouble"):
+                mend = "see that the image can be had and that there is memory for them, or take its --warm away"
+                yield Finding("warm sandboxes", "warning", f"{found}: {stock['trouble']}", mend)
+            else:
+                yield Finding("warm sandboxes", "good", found)
 
     def _check_clock(self) -> Finding:
         _, headers = self._talk()

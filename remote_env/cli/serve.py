@@ -97,14 +97,14 @@ def _config_option() -> inspect.Parameter:
 
 
 def _option(setting: Setting) -> inspect.Parameter:
-    from server.units import PATHS, SWITCH, TEXTS
+    from server.units import SWITCH
 
     text = f"{setting.help} [default: {setting.default}; env: {setting.variable}]"
     annotation: Any = str | None
     metavar: str | None = setting.kind.metavar
     if setting.kind is SWITCH:
         annotation, metavar = bool | None, None
-    elif setting.kind in (TEXTS, PATHS):
+    elif setting.kind.repeatable:
         annotation = list[str] | None
         text += " May be repeated."
     info = typer.Option(None, setting.flag, metavar=metavar, help=text, show_default=False)

@@ -63,7 +63,7 @@ def shell(
         return _run_script(invocation, name, what, spec)
 
     from remote_env.cli.lookup import find_execution, find_sandbox
-    from remote_env.cli.terminallink import require_websockets
+    from remote_env.cli.terminaldial import require_websockets
 
     require_websockets()
     with invocation.client() as client:
@@ -125,17 +125,19 @@ def _show(client: Client, execution: Execution, *, offset: int) -> int:
 def _attachment(client: Client, execution: Execution, offset: int, raw: RawTerminal | None) -> Attachment:
     from remote_env.backoff import Backoff
     from remote_env.cli.attached import Attachment
-    from remote_env.cli.terminallink import LinkRefused, TerminalLink
+    from remote_env.cli.terminaldial import LinkRefused
+    from remote_env.cli.terminallink import TerminalLink
+    from remote_env.protocol import new_id
 
-    carrier, record = client.exchange.transport, execution.record
+    carrier, record, typist = client.exchange.transport, execution.record, new_id()
 
     def connect(offset: int | None) -> TerminalLink:
         try:
-            return TerminalLink.open(carrier.endpoint, carrier.token.value, record, offset=offset, timings=carrier.timings)
+            return TerminalLink.open(carrier.endpoint, carrier.token.value, record, offset=offset, typist=typist, timings=carrier.timings)
         except LinkRefused as refusal:
             if refusal.status != _UNAUTHORIZED or not carrier.token.reload():
                 raise
-        return TerminalLink.open(carrier.endpoint, carrier.token.value, record, offset=offset, timings=carrier.timings)
+        return TerminalLink.open(carrier.endpoint, carrier.token.value, record, offset=offset, typist=typist, timings=carrier.timings)
 
     return Attachment(
         connect,

@@ -9,7 +9,6 @@ What came is At, Said, Missing or Over. Whatever breaks it is a LinkBroken; what
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import select
@@ -19,16 +18,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from remote_env.cli.terminaldial import HANDSHAKE_S, SUBPROTOCOLS, LinkBroken, LinkRefused, connected, handshake, refusal
 from remote_env.config import Endpoint
 from remote_env.correlation import About
-from remote_env.dial import DialError, dial
-from remote_env.errors import InvalidSpec
-from remote_env.pool import socket_options
-from remote_env.protocol import EPOCH_HEADER, INPUT_LIMIT, TERMINAL_SUBPROTOCOL, Execution
+from remote_env.protocol import (
+    COUNTED_SUBPROTOCOL,
+    INPUT_LIMIT,
+    TYPIST_OFFSET_BYTES,
+    Execution,
+)
 from remote_env.timings import Timings
 from remote_env.trace import trace
 
@@ -37,10 +38,8 @@ if TYPE_CHECKING:
 
 PING_S = 15.0  # between two of ours
 PONG_S = 20.0  # of silence after one: the link is dead
-_HANDSHAKE_S = 10.0
 _GREETING_BYTES = 64 << 10
 _READ_BYTES = 256 << 10
-_MESSAGE_LIMIT = 16 << 20  # bytes of one message of the server's: the end carries an execution with its inline output
 _PROBLEM_CODES = range(4400, 4500)  # of a close: 4000 + the HTTP status that the problem would have had
 _GOING_AWAY = (1001, 1012)
 
@@ -49,7 +48,8 @@ log = logging.getLogger("remote_env")
 
 @dataclass(frozen=True)
 class At:
-    """The output that follows begins at `offset`; `typed` bytes of input had come when this was said, None: nobody knows."""
+    """The output that follows begins at `offset`; `typed` bytes of input had come when this was said (of the typist's, where the
+    link counts), None: nobody knows."""
 
     offset: int
     typed: int | None
@@ -79,22 +79,6 @@ class Over:
 Message = At | Said | Missing | Over
 
 
-class LinkBroken(Exception):
-    """It does not stand any more, or was never made; another may. `stopping`: the server said that it goes away."""
-
-    def __init__(self, reason: str, *, stopping: bool = False) -> None:
-        super().__init__(reason)
-        self.stopping = stopping
-
-
-class LinkRefused(Exception):
-    """The server will not have it. `status` is that of HTTP: 401, 404, 409, 410, 412."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason or f"HTTP {status}")
-        self.status = status
-
-
 class TerminalLink:
     """Made by `open`. It is of one thread."""
 
@@ -111,14 +95,15 @@ class TerminalLink:
 
     @classmethod
     def open(
-        cls, endpoint: Endpoint, token: str | None, record: Execution, *, offset: int | None, timings: Timings
-    ) -> TerminalLink:  # fmt: skip
-        """Connects and shakes hands. `offset`: of the output, where to begin; None: with what comes from now on.
+        cls, endpoint: Endpoint, token: str | None, record: Execution, *, offset: int | None, typist: str, timings: Timings
+    ) -> TerminalLink:
+        """Connects and shakes hands. `offset`: of the output, where to begin; None: with what comes from now on. `typist`: an id, one
+        for all the links over which somebody's input goes on.
 
         Raises LinkBroken, LinkRefused, InvalidSpec (this installation has no WebSockets).
         """
-        client, uri, request = _handshake(endpoint, token, record, offset)
-        sock = _connected(endpoint, timings.connect_s)
+        client, uri, request = handshake(endpoint, token, record, offset, typist)
+        sock = connected(endpoint, timings.connect_s)
         link = cls(sock, client, About(record.id, record.sandbox_id, record.epoch))
         try:
             client.send_request(request)
@@ -148,10 +133,16 @@ class TerminalLink:
 
     # --------------------------------------------------------------------------------------------------- outgoing
 
-    def send(self, data: bytes) -> None:
-        """Input for the terminal. Goes out by `flush`."""
+    @property
+    def counts(self) -> bool:
+        """Whether the server counts this typist's input, and drops what comes twice. Older servers do not."""
+        return self._protocol.subprotocol == COUNTED_SUBPROTOCOL
+
+    def send(self, data: bytes, offset: int | None = None) -> None:
+        """Input for the terminal. Goes out by `flush`. `offset`: bytes that the typist has sent before; of a link that counts."""
         for start in range(0, len(data), INPUT_LIMIT):
-            self._protocol.send_binary(data[start : start + INPUT_LIMIT])
+            place = (offset + start).to_bytes(TYPIST_OFFSET_BYTES, "big") if self.counts and offset is not None else b""
+            self._protocol.send_binary(place + data[start : start + INPUT_LIMIT])
         self._collect()
 
     def resize(self, rows: int, cols: int) -> None:
@@ -293,12 +284,12 @@ class TerminalLink:
     def _shake_hands(self) -> None:
         """Raises LinkBroken, LinkRefused."""
         self._collect()
-        until = time.monotonic() + _HANDSHAKE_S
+        until = time.monotonic() + HANDSHAKE_S
         answer: Any = None
         while answer is None:
             left = until - time.monotonic()
             if left <= 0:
-                raise LinkBroken(f"no answer for {_HANDSHAKE_S:.0f} s")
+                raise LinkBroken(f"no answer for {HANDSHAKE_S:.0f} s")
             self.flush()
             if not self.has_more:
                 select.select([self._sock], [self._sock] if self._outgoing else [], [], left)
@@ -309,8 +300,8 @@ class TerminalLink:
                 raise LinkBroken(f"no WebSocket: {self._protocol.handshake_exc or 'the connection ended'}")
         if answer.status_code != 101:
             body = (answer.body or b"")[:_GREETING_BYTES]
-            raise _refusal(answer.status_code, bytes(body))
-        if self._protocol.handshake_exc is not None or self._protocol.subprotocol != TERMINAL_SUBPROTOCOL:
+            raise refusal(answer.status_code, bytes(body))
+        if self._protocol.handshake_exc is not None or self._protocol.subprotocol not in SUBPROTOCOLS:
             raise LinkBroken(f"no WebSocket of remote-env's: {self._protocol.handshake_exc or 'another subprotocol'}")
 
     def _read_head(self) -> None:
@@ -325,74 +316,3 @@ class TerminalLink:
         else:
             self._eof = True
             self._protocol.receive_eof()
-
-
-def require_websockets() -> None:
-    """Raises InvalidSpec where this installation has none."""
-    try:
-        import websockets.client  # noqa: F401
-    except ImportError as error:
-        raise InvalidSpec(
-            f"A terminal needs the package `websockets`, and it is not there ({error}): pip install 'remote-env[shell]'. Nothing was run."
-        ) from None
-
-
-def _handshake(endpoint: Endpoint, token: str | None, record: Execution, offset: int | None) -> tuple[ClientProtocol, str, Any]:
-    require_websockets()
-    from websockets.client import ClientProtocol
-    from websockets.typing import Subprotocol
-    from websockets.uri import parse_uri
-
-    path = f"/v1/executions/{record.id}/terminal" + ("" if offset is None else f"?from={offset}")
-    # ws even over TLS, which is set up here, with the certificate pinned where that is asked for, before a header is sent.
-    uri = f"ws{endpoint.url.removeprefix('https').removeprefix('http')}{path}"
-    client = ClientProtocol(parse_uri(uri), subprotocols=[Subprotocol(TERMINAL_SUBPROTOCOL)], max_size=_MESSAGE_LIMIT)
-    client.debug = False  # its debug log would have the token in it
-    request = client.connect()
-    request.headers[EPOCH_HEADER] = record.epoch
-    if token:
-        request.headers["Authorization"] = f"Bearer {token}"
-    return client, path, request
-
-
-def _connected(endpoint: Endpoint, connect_s: float) -> socket.socket:
-    """A connected socket that does not block. Raises LinkBroken."""
-    parts = urlsplit(endpoint.url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        sock, _ = dial(host, port, connect_s, socket_options(), begun=lambda sock: None, ended=lambda sock: None)
-    except DialError as error:
-        raise LinkBroken(str(error)) from error
-    try:
-        sock.settimeout(_HANDSHAKE_S)
-        if parts.scheme == "https":
-            sock = _secured(sock, endpoint, host)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise LinkBroken(f"{type(error).__name__}: {error}") from error
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _secured(sock: socket.socket, endpoint: Endpoint, host: str) -> socket.socket:
-    context = endpoint.tls.context()
-    context.check_hostname = endpoint.tls.fingerprint is None
-    secured = context.wrap_socket(sock, server_hostname=host)
-    certificate = secured.getpeercert(binary_form=True) or b""
-    if endpoint.tls.fingerprint is not None and hashlib.sha256(certificate).hexdigest() != endpoint.tls.fingerprint:
-        secured.close()
-        raise LinkBroken("the server's certificate has another fingerprint; nothing was sent")
-    return secured
-
-
-def _refusal(status: int, body: bytes) -> LinkBroken | LinkRefused:
-    """What an answer other than 101 means: of a proxy's, or of a server's that is busy or stops, that it may be tried again."""
-    try:
-        problem = json.loads(body)
-        reason, retryable = f"{problem['code']}: {problem['detail']}", bool(problem["retryable"])
-    except (ValueError, KeyError, TypeError):
-        reason, retryable = f"HTTP {status}", status >= 500 or status == 429
-    return LinkBroken(reason) if retryable else LinkRefused(status, reason)

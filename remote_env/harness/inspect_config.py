@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from remote_env.cli.quantities import parse_duration, parse_size
 from remote_env.errors import InvalidSpec
 from remote_env.harness.inspect_compose import from_compose, is_compose, is_dockerfile
 from remote_env.protocol import SandboxSpec, new_id
+from remote_env.quantities import parse_duration, parse_size
 from remote_env.sandbox_base import invalid_spec
 
 DEFAULT_IMAGE = "aisiuk/inspect-tool-support"  # what Inspect's own docker sandbox takes where nothing is configured

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import pty
 import queue
 import signal
+import socket
 import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -20,7 +22,7 @@ from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from remote_env.backoff import Backoff
-from remote_env.cli.attached import Attachment, Detached, Ending, GaveUp, Refused
+from remote_env.cli.attached import SCREEN_LIMIT, Attachment, Detached, Ending, GaveUp, Refused
 from remote_env.cli.rawmode import Leave, RawTerminal
 from remote_env.cli.terminallink import Over, TerminalLink
 from remote_env.config import Endpoint
@@ -117,7 +119,7 @@ class Person:
         self._eyes, self._screen = os.pipe()
         self.told: list[str] = []
         self.attachment = Attachment(
-            lambda offset: TerminalLink.open(terminals.endpoint, "the-token", RECORD, offset=offset, timings=Timings()),
+            lambda offset: TerminalLink.open(terminals.endpoint, "the-token", RECORD, offset=offset, typist="a-typist", timings=Timings()),
             offset=offset,
             keyboard=self._keys if keyboard is None else keyboard,
             screen=self._screen,
@@ -129,6 +131,19 @@ class Person:
 
     def type(self, data: bytes) -> None:
         os.write(self._hand, data)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """With a screen onto which nothing fits any more."""
+        os.set_blocking(self._screen, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self._screen, bytes(1 << 16))
+        try:
+            yield
+        finally:
+            for descriptor in (self._keys, self._hand, self._eyes, self._screen):
+                os.close(descriptor)
 
     def stay(self) -> tuple[Ending, bytes]:
         """Until it ends; what was shown."""
@@ -299,6 +314,37 @@ def test_slow_screen_loses_nothing(terminals: Terminals) -> None:
     assert Person(terminals).stay()[1] == said
 
 
+class Unread:
+    """A link that is there, and is not to be read."""
+
+    has_more = wants_write = False
+    backlog = 0
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.flushed = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+def test_link_is_not_given_up_while_nobody_reads_it_because_the_screen_is_full(terminals: Terminals) -> None:
+    """It may stay so for long: somebody looks at a page of it. Signs of life wait behind the output."""
+    ours, theirs = socket.socketpair()
+    link = Unread(ours)
+    person = Person(terminals)
+    person.attachment._connect = lambda offset: cast(Any, link)
+    with ours, theirs, person.away():
+        person.attachment._shown += bytes(SCREEN_LIMIT)
+        for _ in range(3):
+            person.type(b"k")
+            assert person.attachment._turn() is None
+    assert link.flushed == 3
+
+
 # --------------------------------------------------------------------------------------------- our own terminal
 
 
@@ -324,7 +370,7 @@ def test_terminal_is_raw_inside_and_as_before_on_every_way_out(own_terminal: tup
     assert termios.tcgetattr(slave) == before
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         with pytest.raises(Leave) as caught, RawTerminal(slave):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # os.kill() may interrupt another thread, and come too late
         assert caught.value.number == number
         assert termios.tcgetattr(slave) == before
     assert signal.getsignal(signal.SIGTERM) == handler

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from remote_env.protocol import Health
 from tests.unit.cli.conftest import Cli
 from tests.unit.client.badserver import BadServer, answer
-from tests.unit.client.fakeserver import TOKEN, FakeServer
+from tests.unit.client.fakeserver import TOKEN, FakeServer, Fault
 
 
 def findings(cli: Cli, code: int) -> dict[str, dict[str, Any]]:
@@ -96,3 +97,18 @@ def test_screen_names_the_wrong_things_and_counts_them(fake: FakeServer, cli: Cl
     assert "✘ engine" in done.out.decode()
     assert "→" in done.out.decode()
     assert "thing" in done.out.decode().splitlines()[-1]
+
+
+def test_sandboxes_that_are_not_kept_ready_are_a_warning_with_the_reason(fake: FakeServer, cli: Cli) -> None:
+    warm = [
+        {"image": "python:3.12", "ready": 8, "wanted": 8, "trouble": None},
+        {"image": "gone:1", "ready": 0, "wanted": 2, "trouble": "gone:1 cannot be pulled"},
+    ]
+    health = Health(version="0", protocol=1, capacity={"warm": warm}).model_dump_json().encode()
+    fake.on("GET", "^/health$", *[Fault(answer=(200, {"X-Remote-Env-Protocol": "1"}, health))] * 9)
+    document = json.loads(cli("doctor", "--json").out)
+    found = [each for each in document["findings"] if each["name"] == "warm sandboxes"]
+    assert [each["verdict"] for each in found] == ["good", "warning"]
+    assert [each["found"] for each in found] == [
+        "8 of 8 of python:3.12 are ready", "0 of 2 of gone:1 are ready: gone:1 cannot be pulled",
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ from tests.unit.cli.conftest import ROOT, Cli
 from tests.unit.client.fakeserver import FakeServer
 
 COMMANDS = [
-    "serve", "run", "exec", "shell", "cp", "create", "ps", "rm", "logs", "kill", "diff", "snapshot", "gc", "doctor",
+    "serve", "run", "exec", "shell", "cp", "create", "ps", "rm", "logs", "kill", "diff", "snapshot", "gc", "doctor", "batch",
 ]  # fmt: skip
 
 

@@ -11,11 +11,13 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
-from remote_env.aio import AsyncClient, AsyncEventStream, AsyncExecution, AsyncSandbox
+from remote_env.aio import AsyncClient, AsyncEventStream, AsyncExecution, AsyncSandbox, AsyncSession, AsyncTerminal
 from remote_env.events import Ended
+from remote_env.terminal_base import Expected
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -63,13 +65,15 @@ def run(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def shown(value: Any) -> Any:
-    if isinstance(value, (AsyncClient, AsyncSandbox, AsyncExecution)):
+    if isinstance(value, (AsyncClient, AsyncSandbox, AsyncExecution, AsyncSession, AsyncTerminal)):
         known = getattr(value, "_shown", lambda: None)()
         return known or Shown(value)
     if isinstance(value, AsyncEventStream):
         return ShownStream(value)
     if isinstance(value, Ended):
         return Ended(shown(value.result))
+    if isinstance(value, Expected):
+        return replace(value, execution=shown(value.execution))
     return [shown(each) for each in value] if isinstance(value, list) else value
 
 
@@ -80,7 +84,7 @@ class Shown:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._thing, name)
-        if name == "text":
+        if name == "text" and inspect.ismethod(value):
             return run(value)
         if name == "follow":
             return lambda: pieces(value())

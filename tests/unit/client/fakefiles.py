@@ -12,7 +12,8 @@ from pathlib import Path
 
 from remote_env.filemodels import DIGEST_BYTES, HASHED, FileInfo, FileList, WrittenFile
 from remote_env.protocol import Problem
-from tests.unit.client.fakeserver import FakeServer, Request
+from tests.unit.client.fakehttp import Request
+from tests.unit.client.fakeserver import FakeServer
 
 Answer = tuple[int, dict[str, str], bytes]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import socket
 import ssl
@@ -12,9 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from remote_env.protocol import (
     INLINE_LIMIT,
@@ -30,9 +27,9 @@ from remote_env.protocol import (
     SandboxList,
     SandboxSpec,
 )
+from tests.unit.client.fakehttp import HttpServer, Json, Request
 
 TOKEN = "the-token"
-Json = dict[str, Any]
 
 
 @dataclass
@@ -56,27 +53,10 @@ CUT_BEFORE = Fault()
 CUT_AFTER = Fault(arrives=True)
 
 
-def refusal(code: str, *, retry_after_s: float | None = 0.0) -> Fault:
-    problem = Problem.of(code, "by a test's order", retry_after_s=retry_after_s)
+def refusal(code: str, *, retry_after_s: float | None = 0.0, detail: str = "by a test's order") -> Fault:
+    problem = Problem.of(code, detail, retry_after_s=retry_after_s)
     headers = {"Content-Type": "application/problem+json", "X-Remote-Env-Protocol": "1"}
     return Fault(answer=(problem.status, headers, problem.model_dump_json().encode()))
-
-
-@dataclass
-class Request:
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Json:
-        return json.loads(self.body) if self.body else {}
-
-    @property
-    def wait_s(self) -> float:
-        preferred = re.fullmatch(r"wait=([\d.]+)", self.headers.get("prefer", ""))
-        return float(preferred[1]) if preferred else float(self.query.get("wait", 0))
 
 
 @dataclass
@@ -108,7 +88,7 @@ class FakeServer:
         self._handlers: set[socket.socket] = set()
         self._closing = False
         self._epochs = 0
-        self._http = _Http(self)
+        self._http = HttpServer(self)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
 
@@ -119,6 +99,11 @@ class FakeServer:
     def on(self, method: str, path: str, *faults: Fault) -> None:
         """The next requests of this method whose path matches the pattern meet these faults, one each."""
         self._faults.append((method, re.compile(path), deque(faults)))
+
+    def mend(self) -> None:
+        """No request meets a fault any more that was ordered before."""
+        with self.changed:
+            self._faults.clear()
 
     def seen(self, method: str, path: str) -> list[Request]:
         with self.changed:
@@ -403,75 +388,3 @@ def _json(status: int, model: Any) -> tuple[int, dict[str, str], bytes]:
 def _problem(code: str, detail: str) -> tuple[int, dict[str, str], bytes]:
     status, _, _ = _json(Problem.of(code, detail).status, Problem.of(code, detail))
     return _json(status, Problem.of(code, detail))
-
-
-class _Http(ThreadingHTTPServer):
-    daemon_threads = False  # so that server_close() waits for them
-    request_queue_size = 256
-
-    def __init__(self, fake: FakeServer) -> None:
-        self.fake = fake
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        if self.fake.tls is not None:
-            connection = self.fake.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        with self.fake.changed:
-            self.fake.connections += 1
-            self.fake._handlers.add(connection)
-        return connection, address
-
-    def shutdown_request(self, request: Any) -> None:
-        with self.fake.changed:
-            self.fake._handlers.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """The client went away in the middle: nothing to say about it."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Http
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Tests look at `requests` instead."""
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b""
-        while size := int(self.rfile.readline() or b"0", 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def _serve(self) -> None:
-        parts = urlsplit(self.path)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        body = self._body()
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, parts.path, query, headers, body)
-        fault = self.server.fake.take_fault(request)
-        if fault is not None and fault.before is not None:
-            fault.before()
-        answer = self.server.fake.handle(request) if fault is None or fault.arrives or fault.change else None
-        if fault is not None and fault.change is not None and answer is not None:
-            answer = answer[0], answer[1], fault.change(answer[2])
-        elif fault is not None:
-            answer = fault.answer
-        if answer is None:
-            self.close_connection = True
-            return
-        status, answer_headers, content = answer
-        # In one piece: two small segments would wait for each other's acknowledgement (Nagle).
-        lines = [f"HTTP/1.1 {status} -", *(f"{name}: {value}" for name, value in answer_headers.items())]
-        if "Content-Length" not in answer_headers and status != 204:
-            lines.append(f"Content-Length: {len(content)}")
-        self.wfile.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
-        if int(answer_headers.get("Content-Length", len(content))) != len(content):
-            self.close_connection = True
-
-    do_GET = do_POST = do_DELETE = do_PUT = _serve

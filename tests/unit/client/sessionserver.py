@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_env.protocol import Execution, ExecutionSpec, InputAnswer, Outcome
-from tests.unit.client.fakeserver import FakeServer, Kept, Request, _json, _problem
+from tests.unit.client.fakehttp import Request
+from tests.unit.client.fakeserver import FakeServer, Kept, _json, _problem
 
 Answer = tuple[int, dict[str, str], bytes]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.unit.client.fakeserver import FakeServer, Kept, Request, _Handler
+from tests.unit.client.fakehttp import HttpHandler, Request
+from tests.unit.client.fakeserver import FakeServer, Kept
 
 HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Remote-Env-Protocol": "1", "Cache-Control": "no-store, no-transform"}
 
@@ -16,7 +17,7 @@ HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Remote-Env-Pro
 class Wire:
     """One connection that asked for events. Leaving the script without `end_chunks` cuts it."""
 
-    def __init__(self, server: StreamServer, handler: _Handler, request: Request, kept: Kept) -> None:
+    def __init__(self, server: StreamServer, handler: HttpHandler, request: Request, kept: Kept) -> None:
         self.server = server
         self.request = request
         self.kept = kept
@@ -105,7 +106,7 @@ class StreamServer(FakeServer):
         return [(request.headers.get("last-event-id"), request.query.get("from")) for request in self.seen("GET", "/events$")]
 
 
-class _StreamHandler(_Handler):
+class _StreamHandler(HttpHandler):
     def _serve(self) -> None:
         if urlsplit(self.path).path.endswith("/events"):
             self._serve_events()

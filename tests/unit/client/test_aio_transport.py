@@ -239,9 +239,31 @@ def test_a_peer_that_reads_no_more_ends_a_request_with_a_long_body() -> None:
         with pytest.raises(StreamBroken) as raised:
             await carrier.open("PUT", "/files", {}, body=endless, silence_s=0.2)
         assert raised.value.silent
-        await carrier.close()
+        await asyncio.wait_for(carrier.close(), 10)  # what was not taken is not waited for: that would be 20 s
 
     with BadServer(stop_reading) as server:
+        in_loop(act(server))
+        left.set()
+
+
+def test_closing_breaks_a_request_on_a_connection_that_was_given_up_before() -> None:
+    came, left = threading.Event(), threading.Event()
+
+    def say_nothing(connection: socket.socket, request: bytes) -> bool:
+        came.set()
+        left.wait(30)
+        return False
+
+    async def act(server: BadServer) -> None:
+        carrier = transport(server.url)
+        asking = asyncio.create_task(carrier.request("GET", "/health"))
+        await asyncio.to_thread(came.wait, 30)
+        carrier.drop_connections()
+        await carrier.close()
+        with pytest.raises(MaybeSent):
+            await asyncio.wait_for(asking, 10)
+
+    with BadServer(say_nothing) as server:
         in_loop(act(server))
         left.set()
 

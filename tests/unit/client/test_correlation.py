@@ -20,8 +20,8 @@ from remote_env.protocol import Execution, Problem
 from remote_env.protocol import Sandbox as SandboxRecord
 from tests.unit.client.badserver import BadServer
 from tests.unit.client.conftest import FAST
-from tests.unit.client.faces import threads_only
-from tests.unit.client.fakeserver import TOKEN, FakeServer, Fault, Request, refusal
+from tests.unit.client.fakehttp import Request
+from tests.unit.client.fakeserver import TOKEN, FakeServer, Fault, refusal
 
 BOTH_FACES = True
 
@@ -146,9 +146,8 @@ def test_the_second_third_and_hundredth_command_get_their_own_answer_whatever_el
         assert stats["mismatched"] == 0
 
 
-@threads_only  # aiohttp leaves a connection by itself on which more comes than was asked for
 def test_every_connection_is_dropped_after_a_mismatch(fake: FakeServer) -> None:
-    with BadServer(Mixer(fake, for_an_older_id, (3,))) as server, Client(server.url, TOKEN, timings=FAST) as client:
+    with BadServer(Mixer(fake, with_the_headers_of_an_older_id, (3,))) as server, Client(server.url, TOKEN, timings=FAST) as client:
         sandbox = client.create_sandbox("image")
         for number in range(1, 6):
             sandbox.run(f"echo {number}")

@@ -153,6 +153,7 @@ def expected(phase: Phase, event: str) -> Expected:
             "too_large": InvalidSpec,
             "invalid": InvalidSpec,
             "id_conflict": IdConflict,
+            "session_ended": Abandon,  # it speaks of one copy of the POST (CLAIM)
         }.get(event, RemoteEnvError)
     if event == "unauthorized":
         return AGAIN[phase]

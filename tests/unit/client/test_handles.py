@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,10 @@ ONE_SANDBOX = r"/v1/sandboxes/[^/]+$"
 
 def creating(body: bytes) -> bytes:
     return json.dumps({**json.loads(body), "state": "creating", "progress": "pulling"}).encode()
+
+
+def removing(body: bytes) -> bytes:
+    return json.dumps({**json.loads(body), "state": "removing"}).encode()
 
 
 # ------------------------------------------------------------------------------------------------------------- sandboxes
@@ -92,8 +97,9 @@ def test_a_creation_that_the_servers_death_interrupted_is_begun_anew(fake: FakeS
 
 def test_an_id_of_the_callers_is_never_replaced(fake: FakeServer, client: Client) -> None:
     fake.on("POST", CREATE, CUT_BEFORE)
-    with pytest.raises(SandboxNotCreated):
+    with pytest.raises(SandboxNotCreated) as raised:
         client.create_sandbox("image", id="my-own-sandbox")
+    assert raised.value.undelivered, "made under another id it may well succeed"
     assert len(fake.seen("POST", CREATE)) == 1
 
 
@@ -101,6 +107,13 @@ def test_a_busy_server_is_asked_again_with_the_same_id(fake: FakeServer, client:
     fake.on("POST", CREATE, refusal("capacity"), refusal("engine_unavailable"))
     client.create_sandbox("image")
     assert len({request.json()["id"] for request in fake.seen("POST", CREATE)}) == 1
+
+
+def test_who_does_not_want_to_wait_for_room_is_told_at_once(fake: FakeServer, client: Client) -> None:
+    fake.on("POST", CREATE, *[refusal("capacity", retry_after_s=0.01)] * 2)
+    with pytest.raises(ServerBusy):
+        client.create_sandbox("image", queue_s=0.0)
+    assert len(fake.seen("POST", CREATE)) == 1
 
 
 def test_a_server_busy_past_the_queue_timeout_is_told(fake: FakeServer) -> None:
@@ -121,16 +134,18 @@ def test_a_refused_token_is_told(fake: FakeServer) -> None:
 
 
 def test_a_wrong_option_is_refused_before_anything_is_sent(fake: FakeServer, client: Client) -> None:
-    for options in ({"memory": 5}, {"cpus": -1}, {"id": "x"}, {"image": "bad image"}):
+    wrong: list[dict[str, Any]] = [{"memory": 5}, {"cpus": -1}, {"id": "x"}, {"image": "bad image"}]
+    for options in wrong:
         with pytest.raises(InvalidSpec):
             client.create_sandbox(**{"image": "image", **options})
     assert not fake.requests
 
 
-def test_an_interrupted_creation_leaves_no_sandbox(fake: FakeServer, client: Client) -> None:
-    def interrupt() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
+
+def test_an_interrupted_creation_leaves_no_sandbox(fake: FakeServer, client: Client) -> None:
     fake.on("POST", CREATE, Fault(arrives=True, change=creating))
     fake.on("GET", ONE_SANDBOX, Fault(change=creating, before=interrupt), *[Fault(change=creating)] * 1000)
     with pytest.raises(KeyboardInterrupt):
@@ -151,6 +166,22 @@ def test_remove_may_be_repeated_and_asks_again_when_the_answer_is_lost(fake: Fak
     sandbox.remove(purge=True)
     sandbox.remove()
     assert [request.query for request in fake.seen("DELETE", ONE_SANDBOX)] == [{"purge": "true"}, {"purge": "true"}, {}]
+
+
+def test_who_removes_a_sandbox_waits_until_it_is_gone(fake: FakeServer, sandbox: Sandbox) -> None:
+    """Without asking again and again of a server that does not wait."""
+    fake.on("DELETE", ONE_SANDBOX, *[Fault(change=removing)] * 3)
+    sandbox.remove()
+    assert sandbox.record.state == "removed"
+
+
+def test_who_leaves_has_a_sandbox_removed_and_does_not_wait_for_it(fake: FakeServer, client: Client) -> None:
+    fake.on("POST", CREATE, Fault(arrives=True, change=creating))
+    fake.on("GET", ONE_SANDBOX, Fault(change=creating, before=interrupt), *[Fault(change=creating)] * 1000)
+    fake.on("DELETE", ONE_SANDBOX, *[Fault(change=removing)] * 10_000)
+    with pytest.raises(KeyboardInterrupt):
+        client.create_sandbox("image")
+    assert len(fake.seen("DELETE", ONE_SANDBOX)) == 1
 
 
 def test_sandboxes_lists_what_lives(client: Client, sandbox: Sandbox) -> None:

@@ -9,12 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from remote_env import (
-    END,
     Client,
-    ExpectEnded,
-    ExpectTimeout,
-    InputNotTaken,
-    InputUnknown,
     InvalidSpec,
     NotRunError,
     Sandbox,
@@ -27,9 +22,11 @@ from remote_env.protocol import Execution, Outcome
 from remote_env.session_base import SessionBase
 from remote_env.turns import Turns
 from tests.unit.client.conftest import FAST
+from tests.unit.client.faces import threads_only
 from tests.unit.client.fakeserver import CUT_AFTER, CUT_BEFORE, TOKEN, Fault, refusal
 from tests.unit.client.sessionserver import SessionServer
 
+BOTH_FACES = True
 POSTED = r"/executions$"
 INPUT = r"/input$"
 
@@ -110,6 +107,7 @@ def test_wait_for_another_process_is_told_of_once(server: SessionServer, session
     assert len([record for record in caplog.records if "session_busy" in record.getMessage()]) == 1
 
 
+@threads_only
 def test_session_whose_opening_is_interrupted_is_closed(server: SessionServer, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a startup file is sourced: nobody gets the session, so nobody could close it."""
 
@@ -219,6 +217,7 @@ def test_interrupt_reaches_the_shell_of_a_command_that_another_thread_waits_for(
     assert not done.is_alive()
 
 
+@threads_only
 def test_threads_take_turns_in_the_order_in_which_they_came() -> None:
     turns, order, threads = Turns(), list[int](), list[threading.Thread]()
 
@@ -235,138 +234,3 @@ def test_threads_take_turns_in_the_order_in_which_they_came() -> None:
     for thread in threads:
         thread.join(20)
     assert order == list(range(8))
-
-
-# ------------------------------------------------------------------------------------------------------- expect
-
-
-def test_program_is_talked_with_until_it_ends(server: SessionServer, session: Session) -> None:
-    prompt = session.run("repl", expect=[">>> "])
-    assert (prompt.output, prompt.match, prompt.pattern) == ("", ">>> ", 0)
-    answer = session.send("one\n", expect=["never", r"said (\w+)\r\n"])
-    assert answer is not None
-    assert (answer.pattern, answer.groups) == (1, ("one",))
-    assert session.expect(">>> ").output == ""
-    last = session.send("quit\n", expect=[END, ">>> "])
-    assert last is not None
-    assert (last.output, last.execution.returncode) == ("bye\r\n", 0)
-    assert session.run("echo after").output() == b"after\n"
-    assert sent(server)[-2]["timeout_s"] is None
-
-
-def test_expect_that_times_out_leaves_program_and_text_where_they_were(repl: Terminal) -> None:
-    repl.send("a\n")
-    with pytest.raises(ExpectTimeout) as caught:
-        repl.expect("no such thing", timeout_s=0.2)
-    assert "said a" in caught.value.output
-    assert repl.expect(">>> ").output == "said a\r\n"
-    assert not repl.over
-
-
-def test_end_of_the_program_is_told_apart_from_a_timeout(repl: Terminal) -> None:
-    repl.send("quit\n")
-    with pytest.raises(ExpectEnded, match="exited with code 0") as caught:
-        repl.expect(">>> ")
-    assert caught.value.output == "bye\r\n"
-    assert repl.read() == "bye\r\n"
-    assert repl.read() == ""
-    with pytest.raises(ExpectEnded):
-        repl.send("is anybody there\n")
-
-
-def test_command_that_comes_while_a_program_is_talked_with_is_refused(
-    server: SessionServer, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("remote_env.session_base._LEAVING_S", 0.1)
-    session.run("repl", expect=">>> ")
-    with pytest.raises(InvalidSpec, match="talked with"):
-        session.run("echo too early")
-    assert server.started["echo too early"] == 0
-
-
-# -------------------------------------------------------------------------------------------------------- input
-
-
-def test_input_whose_answer_is_lost_is_typed_once(server: SessionServer, repl: Terminal) -> None:
-    server.on("POST", INPUT, CUT_AFTER, CUT_BEFORE)
-    repl.send("one\n")
-    repl.send("two\n")
-    assert bytes(server.typed[repl.id].data) == b"one\ntwo\n"
-    assert [request.headers["x-remote-env-offset"] for request in server.seen("POST", INPUT)] == ["0", "0", "0", "4"]
-
-
-def test_input_goes_on_after_the_server_was_started_again(server: SessionServer, repl: Terminal) -> None:
-    repl.send("one\n")
-    server.restart()
-    repl.send("two\n")
-    repl.send("three\n")
-    assert bytes(server.typed[repl.id].data) == b"one\ntwo\nthree\n"
-
-
-def test_input_on_its_way_to_a_server_that_was_started_again_is_unknown_and_not_typed_twice(server: SessionServer, repl: Terminal) -> None:
-    server.on("POST", INPUT, CUT_AFTER, Fault(before=server.restart))
-    with pytest.raises(InputUnknown):
-        repl.send("rm x\n")
-    assert bytes(server.typed[repl.id].data) == b"rm x\n"
-    repl.send("ls\n")
-    assert bytes(server.typed[repl.id].data) == b"rm x\nls\n"
-
-
-def test_program_that_does_not_read_is_told_with_how_much_it_took(server: SessionServer, sandbox: Sandbox) -> None:
-    terminal = sandbox.terminal("mute")
-    server.room = 10
-    with pytest.raises(InputNotTaken) as caught:
-        terminal.send("0123456789abcdef")
-    assert caught.value.taken == 10
-    server.room = None
-    terminal.send("abcdef")
-    assert bytes(server.typed[terminal.id].data) == b"0123456789abcdef"
-    terminal.close()
-
-
-def test_long_input_goes_in_pieces(server: SessionServer, sandbox: Sandbox) -> None:
-    text = "0123456789abcdef" * (5 << 15)
-    with sandbox.terminal("mute") as terminal:
-        terminal.send(text)
-        assert server.typed[terminal.id].data.decode() == text
-    assert len(server.seen("POST", INPUT)) == 3
-
-
-def test_attached_program_is_typed_to_from_where_the_last_one_stopped(server: SessionServer, sandbox: Sandbox, repl: Terminal) -> None:
-    repl.send("one\n")
-    other = sandbox.attach(repl.id, from_="start")
-    other.send_line("two", expect="said two")
-    assert bytes(server.typed[repl.id].data) == b"one\ntwo\n"
-
-
-def test_attached_program_is_heard_from_the_moment_of_attaching(server: SessionServer, sandbox: Sandbox, repl: Terminal) -> None:
-    """What it says to the first line, before anybody looks, is heard; what it has said before is not."""
-    kept = server.executions[repl.id]
-    kept.record = kept.record.model_copy(update={"output": kept.record.output.model_copy(update={"total_bytes": len(kept.output)})})
-    other = sandbox.attach(repl.id)
-    other.send_line("two")
-    server.wait_until(lambda: b"said two" in kept.output)
-    assert other.expect("two\r\n").output == "said "
-
-
-def test_what_has_no_terminal_is_not_attached_to(sandbox: Sandbox, session: Session) -> None:
-    for execution_id in (sandbox.run("true").id, session.id):
-        with pytest.raises(InvalidSpec, match="terminal"):
-            sandbox.attach(execution_id)
-
-
-def test_resize_and_interrupt_go_to_the_program(server: SessionServer, repl: Terminal) -> None:
-    repl.resize(50, 132)
-    repl.interrupt()
-    assert server.sizes == [(repl.id, 50, 132)]
-    assert bytes(server.typed[repl.id].data) == b"\x03"
-    with pytest.raises(InvalidSpec):
-        repl.resize(0, 80)
-
-
-def test_output_that_may_not_be_replaced_is_an_error_and_no_endless_wait(server: SessionServer, sandbox: Sandbox) -> None:
-    with sandbox.terminal("repl", errors="strict") as terminal:
-        terminal.expect(">>> ")
-        server.write(terminal.id, b"\xff and more\r\n")
-        with pytest.raises(UnicodeDecodeError):
-            terminal.expect("never", timeout_s=None)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from remote_env import unpacking
 from remote_env.hashed import CutShort, Damage, Unframer, framed
 from remote_env.packing import LocalTree
 from remote_env.tarreading import Content, TarReader
@@ -123,7 +124,25 @@ def test_an_extended_header_that_makes_no_sense_is_damage(header: bytes) -> None
         read([block + tar_of(member("top", b"x"))])
 
 
+def test_extended_headers_without_end_are_damage() -> None:
+    """Each within its bound, and no entry behind them."""
+    records = [b"300009 k%d=" % number + b"x" * 299_998 + b"\n" for number in range(9)]
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(records[0])
+    head, padding = info.tobuf(tarfile.USTAR_FORMAT), bytes(-len(records[0]) % 512)
+    with pytest.raises(Damage, match="extended headers"):
+        read([head + each + padding for each in records])
+
+
 # ----------------------------------------------------------------------------------------------------- unpacking
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE])
+def test_a_tree_whose_names_would_fill_the_memory_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
+    monkeypatch.setattr(unpacking, "_HELD_MOST", 10_000)
+    with pytest.raises(Damage, match="too many"):
+        unpack(tmp_path / "tree", directory("top"), *(member(f"top/{number}", kind=kind, link="x") for number in range(100)))
+    assert os.listdir(tmp_path) == []
 
 
 def unpack(target: Path, *members: Member) -> Unpacker:
@@ -252,7 +271,9 @@ def unframe(data: bytes, sizes: Callable[[], int], expected: int | None) -> byte
     content = bytearray()
     while data:
         size = sizes()
-        for piece in unframer.feed(data[:size]):
+        pieces = unframer.feed(data[:size])
+        unframer.hash(pieces)
+        for piece in pieces:
             content += piece
         data = data[size:]
     unframer.finish()
