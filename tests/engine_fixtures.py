@@ -25,6 +25,8 @@ SANDBOX_IMAGE = "remote-env/sandbox:latest"
 BUSYBOX_IMAGE = "remote-env/busybox:latest"
 NONROOT_IMAGE = "remote-env/nonroot:latest"
 SCRATCH_IMAGE = "remote-env/scratch:latest"
+PYTEST_IMAGE = "remote-env/pytest:latest"
+UNREACHABLE = ("No matching distribution found", "NewConnectionError", "ConnectionError", "Temporary failure in name resolution")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,6 +96,16 @@ def sandbox_image(docker_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def image_with_pytest(docker_client: docker.DockerClient) -> str:
+    """Tag of the default image with pytest and IPython; skips where no package index can be reached."""
+    made = subprocess.run([IMAGE_SCRIPT, "pytest"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if made.returncode and any(sign in made.stderr for sign in UNREACHABLE):
+        pytest.skip(f"the package index cannot be reached: {made.stderr[-300:]}")
+    assert made.returncode == 0, made.stderr
+    return PYTEST_IMAGE
+
+
+@pytest.fixture(scope="session")
 def busybox_image(docker_client: docker.DockerClient) -> str:
     """Tag of a 2 MB image with sh and no bash; users root and app (uid 1000, also in group staff)."""
     return _image("busybox", BUSYBOX_IMAGE, docker_client)
@@ -157,6 +169,10 @@ class PrivateEngine:
     def pause(self) -> None:
         """Stops it from answering (SIGSTOP): the engine hangs."""
         os.kill(self.pid(), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it answer again."""
+        os.kill(self.pid(), signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         process = os.pidfd_open(self.pid())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from remote_env import Accepted, Ended, OutputPiece, Started
+from remote_env import END, Accepted, Ended, OutputPiece, Started, Tty
 from remote_env.aio import AsyncClient, AsyncSandbox
 from remote_env.protocol import Outcome
 from tests.support.outside import docker, runs, until
@@ -50,7 +50,7 @@ def test_a_thousand_commands_at_once_run_once_each_and_all_results_come(server: 
             sandboxes = await made(client, 4)
             try:
                 # Each waits for a file, so that all of them are under way at one moment.
-                script = "while [ ! -e /go ]; do sleep 0.2; done; echo n{0} >> /ran; echo said-{0}; exit {1}"
+                script = "while [ ! -e /go ]; do sleep 1; done; echo n{0} >> /ran; echo said-{0}; exit {1}"
                 commands = [
                     asyncio.create_task(sandboxes[number % 4].run(script.format(number, number % 7), timeout_s=120))
                     for number in range(1000)
@@ -82,7 +82,7 @@ def test_a_server_that_is_killed_under_many_commands_loses_no_result_and_repeats
             commands = [
                 asyncio.create_task(
                     sandboxes[number % 3].run(
-                        f"echo n{number} >> /ran; while [ ! -e /go ]; do sleep 0.1; done; echo {number}",
+                        f"echo n{number} >> /ran; while [ ! -e /go ]; do sleep 0.5; done; echo {number}",
                         on_undelivered="redeliver", timeout_s=120,
                     )
                 )
@@ -207,3 +207,27 @@ def test_the_example_runs(server: Server, busybox_image: str) -> None:
         [sys.executable, EXAMPLE, BUSYBOX, "200"], env={**os.environ, **server.env}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "200 of 200 are right\n"), done.stderr
+
+
+def test_programs_are_talked_with_side_by_side(server: Server, sandbox_image: str) -> None:
+    async def talk(sandbox: AsyncSandbox, number: int) -> str:
+        async with await sandbox.session(tty=Tty(echo=False, term="dumb")) as session:
+            await session.run("python3 -q", expect=">>> ")
+            await session.send("import time; print('be' + 'gun', flush=True); time.sleep(1000)\n", expect="begun")
+            await session.interrupt(expect=">>> ")
+            answer = await session.send(f"print({number} * 7)\n", expect=r"(\d+)\r\n")
+            assert answer is not None
+            await session.send("exit()\n", expect=END)
+            return f"{answer.groups[0]} {await (await session.run('echo $?')).text()}"
+
+    async def act() -> None:
+        async with client_of(server) as client, await client.create_sandbox(SANDBOX, memory_bytes=SMALL) as sandbox:
+            assert await asyncio.gather(*(talk(sandbox, number) for number in range(4))) == [f"{number * 7} 0\n" for number in range(4)]
+            async with await sandbox.terminal("cat", echo=False) as cat:
+                assert (await cat.send_line("hello", expect="hello")) is not None
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(cat.expect("never", None), 0.2)
+                assert (await cat.send_line("again", expect="again")) is not None
+            assert (await cat.wait(20)).over
+
+    in_loop(act())

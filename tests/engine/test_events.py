@@ -4,62 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from remote_env import Client, Execution, Sandbox
 from remote_env.protocol import EPOCH_HEADER, INLINE_LIMIT, new_id
 from tests.engine.conftest import Http
+from tests.engine.following import CROWD, LINE, STALLED, follow, go, lines, metric, wait_for
 from tests.support.follower import Follower, Said, output
 from tests.support.outside import docker, until
 from tests.support.server import BUSYBOX, SMALL, Server
-
-FLOOD = 200_000_000  # bytes
-LINE = b"0123456789abcde\n"
-MARGIN = 32 << 20  # bytes of memory that a server may come to need beside
-CROWD = 100  # consumers of a kind
-STALLED = 10  # of them do not read
-
-
-def follow(server: Server, execution: Execution, *, last: str | None = None, begin: str | None = None) -> Follower:
-    return Follower(server.port, server.token, execution.id, execution.epoch, last=last, begin=begin)
-
-
-def lines(count: int, first: int = 1) -> bytes:
-    return b"".join(b"%d\n" % number for number in range(first, first + count))
-
-
-def wait_for(name: str) -> str:
-    """Shell words that wait until the test says `go`."""
-    return f"while [ ! -e /{name} ]; do sleep 0.02; done"
-
-
-def go(sandbox: Sandbox, name: str) -> None:
-    docker("exec", str(sandbox.container_id), "touch", f"/{name}")
-
-
-def metric(server: Server, line: str) -> float:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
-        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {server.token}"})
-        found = [each for each in connection.getresponse().read().decode().splitlines() if each.startswith(line + " ")]
-    return float(found[0].split()[1])
-
-
-def peak_memory(server: Server) -> int:
-    """The largest resident size of the server's process so far, in bytes."""
-    assert server.process is not None
-    (line,) = [line for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
-
-
-def open_files(server: Server) -> int:
-    assert server.process is not None
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
 @pytest.fixture
@@ -236,74 +193,6 @@ def test_server_killed_and_back_before_the_sandbox_is_still_has_the_position(own
     finally:
         docker("unpause", str(own_sandbox.container_id))
         go(own_sandbox, "go")
-
-
-# -------------------------------------------------------------------------------------- limits and slow consumers
-
-
-def test_a_reader_that_keeps_up_sees_all_and_one_that_comes_later_is_told_what_is_gone(server: Server, sandbox: Sandbox) -> None:
-    size, limit = 1_000_000, 4096
-    execution = sandbox.start(f"yes 0123456789abcde | head -c {size}; {wait_for('go')}", output_limit_bytes=limit)
-    whole = LINE * (size // len(LINE))
-    with follow(server, execution) as follower:
-        heard = follower.until("started")
-        while len(output(heard)) < size:
-            heard += follower.until("output")
-        go(sandbox, "go")
-        heard += list(follower)
-    assert output(heard) == whole
-    with follow(server, execution) as follower:
-        later = list(follower)
-    assert [each.name for each in later] == ["accepted", "started", "output", "gap", "output", "end"]
-    assert (later[2].bytes, later[3].data) == (whole[: limit // 2], {"stream": "merged", "from": limit // 2, "to": size - limit // 2})
-    assert (later[4].bytes, later[4].data["offset"], later[4].id) == (whole[-limit // 2 :], size - limit // 2, str(size))
-    with follow(server, execution, last="500000") as follower:
-        middle = list(follower)
-    assert (middle[2].data["from"], middle[2].data["to"]) == (500000, size - limit // 2)
-
-
-def test_consumers_that_never_read_slow_nothing_and_cost_a_bounded_buffer(server: Server, sandbox: Sandbox) -> None:
-    """Ten consumers hang from the start while 200 MB are written. The command ends, what is kept is exact, the server does
-    not grow, and when they read at last they are told the truth, gaps and all."""
-    limit = 8 << 20
-    sandbox.run("yes | head -c 1000000", output_limit_bytes=limit)
-    before = peak_memory(server)
-    execution = sandbox.start(f"{wait_for('go')}; yes 0123456789abcde | head -c {FLOOD}", output_limit_bytes=limit)
-    with contextlib.ExitStack() as stack:
-        followers = [stack.enter_context(follow(server, execution)) for _ in range(STALLED)]
-        go(sandbox, "go")
-        assert execution.wait(60).returncode == 0
-        assert execution.record.output.total_bytes == FLOOD
-        assert peak_memory(server) - before < MARGIN
-        whole = LINE * (FLOOD // len(LINE))
-        at, gaps = 0, 0
-        for said in followers[0]:
-            if said.name == "output":
-                assert said.data["offset"] == at
-                assert said.bytes == whole[at : at + len(said.bytes)]
-                at += len(said.bytes)
-            elif said.name == "gap":
-                assert said.data["from"] == at < said.data["to"]
-                at, gaps = said.data["to"], gaps + 1
-        assert (said.name, at) == ("end", FLOOD)
-        assert gaps >= 1
-    until(lambda: metric(server, "remote_env_streams") == 0, "the streams of consumers that left are over")
-
-
-def test_consumers_that_leave_leave_nothing_behind(server: Server, sandbox: Sandbox) -> None:
-    execution = sandbox.start(f"echo hello; {wait_for('go')}")
-    files = open_files(server)
-    for _ in range(3):
-        followers = [follow(server, execution) for _ in range(20)]
-        for follower in followers:
-            follower.until("output")
-        assert metric(server, "remote_env_streams") == 20
-        for follower in followers:
-            follower.close()
-        until(lambda: metric(server, "remote_env_streams") == 0, "their streams are over")
-    until(lambda: open_files(server) <= files + 2, "their descriptors are closed")
-    go(sandbox, "go")
-    assert execution.wait().returncode == 0
 
 
 def test_purged_output_is_a_gap_and_the_end_says_so(own_server: Server) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from remote_env import END, ExpectEnded, ExpectTimeout, Sandbox, Session, Tty
+from remote_env import END, Client, ExpectEnded, ExpectTimeout, Sandbox, Session, Tty
 from tests.support.server import SANDBOX, SMALL, Server
 
 PROMPT = ">>> "
+GDB = r"\(gdb\) "
+IPYTHON = r"In \[\d+\]: "
 
 
 @pytest.fixture
@@ -103,15 +105,28 @@ def test_cancelled_program_leaves_the_session_alive(session: Session) -> None:
     assert session.run("echo on").text == "on\n"
 
 
-@pytest.mark.parametrize("program", ["gdb", "ipython"])
-def test_other_programs_that_prompt(debian: Sandbox, session: Session, program: str) -> None:
-    if debian.run(f"command -v {program}").returncode != 0:
-        pytest.skip(f"the image has no {program}")
-    prompt, quit_ = {"gdb": (r"\(gdb\) ", "quit\n"), "ipython": (r"In \[\d+\]: ", "exit\n")}[program]
-    session.run(f"{program} -q" if program == "gdb" else "ipython --simple-prompt", expect=prompt)
-    session.send("print 6*7\n" if program == "gdb" else "6*7\n", expect="42")
-    session.expect(prompt)
-    session.send(quit_, expect=END)
+def test_debugger_is_talked_with(debian: Sandbox, session: Session) -> None:
+    if debian.run("command -v gdb").returncode != 0:
+        pytest.skip("the image has no gdb: it was pulled, not made here")
+    session.run("gdb -q", expect=GDB)
+    session.send("print 6*7\n", expect=r"\$1 = 42")
+    session.expect(GDB)
+    session.send("quit\n", expect=END)
+    assert session.run("echo on").text == "on\n"
+
+
+def test_ipython_is_talked_with(client: Client, image_with_pytest: str) -> None:
+    with (
+        client.create_sandbox(image_with_pytest, memory_bytes=2 * SMALL) as sandbox,
+        sandbox.session(tty=Tty(echo=False, term="dumb")) as session,
+    ):
+        session.run("PYTHONPATH=/opt/ipython python3 -m IPython --simple-prompt --no-banner", expect=IPYTHON)
+        session.send("6*7\n", expect=r"Out\[1\]: 42")
+        session.expect(IPYTHON)
+        session.send("raise ValueError('seen')\n", expect="ValueError.*seen")
+        session.expect(IPYTHON)
+        session.send("exit\n", expect=END)
+        assert session.run("echo on").text == "on\n"
 
 
 # ------------------------------------------------------------------------------------------ terminals of their own

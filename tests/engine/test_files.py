@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import io
+import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +23,7 @@ from remote_env.problems import PROBLEMS
 from remote_env.protocol import EPOCH_HEADER
 from tests.engine.conftest import Http, MakeSandbox
 from tests.support.outside import docker as engine
-from tests.support.outside import until
+from tests.support.outside import peak_memory, until
 from tests.support.server import BUSYBOX, NONROOT, SMALL, Server
 
 BIG = 1 << 30  # bytes
@@ -191,17 +194,9 @@ def test_other_epoch_and_unknown_sandbox_are_refused(http: Http, shared: Sandbox
 # --------------------------------------------------------------------------------------------------- transfers
 
 
-def peak_memory(server: Server) -> int:
-    """The largest resident size of the server's process so far, in bytes."""
-    assert server.process is not None
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
-
-
 def test_large_file_goes_up_and_comes_down_in_constant_memory(server: Server, files: Files, shared: Sandbox) -> None:
     files.put("/files/small", b"x")
-    before = peak_memory(server)
+    before = peak_memory(server.pid)
     digest = hashlib.sha256()
 
     def content() -> Iterator[bytes]:
@@ -223,7 +218,7 @@ def test_large_file_goes_up_and_comes_down_in_constant_memory(server: Server, fi
                 last = piece
     seen.update(last[:-32])
     assert seen.digest() == last[-32:] == digest.digest()
-    assert peak_memory(server) - before < MARGIN
+    assert peak_memory(server.pid) - before < MARGIN
     files("DELETE", "/files/big")
 
 
@@ -239,9 +234,19 @@ class Upload:
         for _ in range(sent // len(PIECE)):
             self.connection.send(PIECE)
 
-    def begun(self, sandbox: Sandbox, directory: str) -> None:
-        """Returns when some of it is in the sandbox."""
-        until(lambda: sandbox.run(f"find {directory} -name '{UNFINISHED}*' -size +1k").output(), "the upload has begun")
+    def begun(self, server: Server) -> None:
+        """Returns when some of it is in the sandbox: in a file that the server has open, with or without a name."""
+        descriptors = Path(f"/proc/{server.pid}/fd")
+
+        def is_begun() -> bool:
+            for each in descriptors.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    target = os.readlink(each)
+                    if (UNFINISHED in target or "/#" in target) and each.stat().st_size > 1024:
+                        return True
+            return False
+
+        until(is_begun, "the upload has begun")
 
     def close(self) -> None:
         self.connection.close()
@@ -254,7 +259,7 @@ def nothing_unfinished(sandbox: Sandbox, directory: str) -> None:
 def test_upload_that_breaks_off_leaves_the_old_content_and_nothing_else(server: Server, files: Files, shared: Sandbox) -> None:
     files.put("/files/file", b"old")
     upload = Upload(server, shared, "/files/file", 4 << 20)
-    upload.begun(shared, "/files")
+    upload.begun(server)
     upload.close()
     nothing_unfinished(shared, "/files")
     assert shared.run("cat /files/file; ls -A /files").output() == b"oldfile\n"
@@ -266,17 +271,33 @@ def test_server_killed_in_an_upload_leaves_the_old_content_and_nothing_else(make
     with server.client() as client, client.create_sandbox(BUSYBOX, memory_bytes=SMALL) as sandbox:
         sandbox.run("mkdir /files; printf old > /files/file")
         upload = Upload(server, sandbox, "/files/file", 4 << 20)
-        upload.begun(sandbox, "/files")
+        upload.begun(server)
         server.restart()
         upload.close()
         nothing_unfinished(sandbox, "/files")
         assert sandbox.run("cat /files/file; ls -A /files").output() == b"oldfile\n"
 
 
+def test_server_that_stops_ends_an_upload_that_stands_still(make_server: Callable[..., Server]) -> None:
+    server = make_server().start()
+    with server.client() as client, client.create_sandbox(BUSYBOX, memory_bytes=SMALL) as sandbox:
+        upload = Upload(server, sandbox, "/tmp/file", 4 << 20)
+        upload.begun(server)
+        assert server.process is not None
+        server.process.terminate()
+        reply = upload.connection.getresponse()
+        problem = json.loads(reply.read())
+        assert (reply.status, problem["code"], problem["accepted"]) == (503, "stopping", False)
+        upload.close()
+        server.process.wait()
+        server.start()
+        assert sandbox.run("ls -A /tmp").output() == b""
+
+
 def test_sandbox_removed_in_transfers_ends_them(server: Server, http: Http, make_sandbox: MakeSandbox) -> None:
     sandbox = make_sandbox()
     upload = Upload(server, sandbox, "/tmp/file", 4 << 20, 6 << 20)
-    upload.begun(sandbox, "/tmp")
+    upload.begun(server)
     sandbox.remove()
     for _ in range(2):
         upload.connection.send(PIECE)

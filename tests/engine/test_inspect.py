@@ -38,7 +38,7 @@ def config(server: Server, sandbox_image: str, busybox_image: str, nonroot_image
 def user_image(sandbox_image: str, docker_client: docker.DockerClient) -> str:
     """The default image with an ordinary user of its own."""
     recipe = f"FROM {sandbox_image}\nRUN useradd --create-home --shell /bin/bash app\nUSER app\nWORKDIR /home/app\n"
-    docker_client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=USER_IMAGE)
+    docker_client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=USER_IMAGE, rm=True)
     return USER_IMAGE
 
 

@@ -12,7 +12,7 @@ import pytest
 from remote_env import Client, Execution, Sandbox
 from remote_env.protocol import INLINE_LIMIT
 from tests.engine.conftest import Http
-from tests.support.outside import until
+from tests.support.outside import peak_memory, until
 from tests.support.server import BUSYBOX, SMALL, Server
 
 FLOOD = 300_000_000  # bytes
@@ -26,14 +26,6 @@ def spool_file(server: Server, execution: Execution) -> Path:
     return server.data_dir / "spool" / execution.id[-2:] / execution.id
 
 
-def peak_memory(server: Server) -> int:
-    """The largest resident size of the server's process so far, in bytes."""
-    assert server.process is not None
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
-
-
 def on_disk(path: Path) -> int:
     return path.stat().st_blocks * 512
 
@@ -41,7 +33,7 @@ def on_disk(path: Path) -> int:
 def test_flood_stays_small_on_disk_and_in_memory_and_what_is_kept_is_exact(server: Server, client: Client) -> None:
     with client.create_sandbox(BUSYBOX, memory_bytes=SMALL) as sandbox:
         sandbox.run("yes | head -c 1000000", output_limit_bytes=4096)
-        before = peak_memory(server)
+        before = peak_memory(server.pid)
         execution = sandbox.start(f"yes 0123456789abcde | head -c {FLOOD}", output_limit_bytes=FLOOD_LIMIT)
         largest = 0
         path = spool_file(server, execution)
@@ -59,7 +51,7 @@ def test_flood_stays_small_on_disk_and_in_memory_and_what_is_kept_is_exact(serve
     whole = LINE * (FLOOD // len(LINE))
     expected = whole[:half] + whole[-half:]
     assert output.sha256 == hashlib.sha256(expected).hexdigest()
-    assert peak_memory(server) - before < MARGIN  # before we fetch it all
+    assert peak_memory(server.pid) - before < MARGIN  # before we fetch it all
     assert execution.output() == expected
     assert largest <= FLOOD_LIMIT + PUNCH_STEP + (2 << 20)
     assert on_disk(path) <= FLOOD_LIMIT + 2 * 4096 + (64 << 10)

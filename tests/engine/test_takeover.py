@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_env import Client, FileError, InvalidSpec, Sandbox
+from remote_env import Client, InvalidSpec, Sandbox
 from server import initbuild
 from server.messages import LINK_VERSION, SPLIT_SINCE
 from tests.support.outside import docker, runs, until
@@ -22,9 +22,9 @@ import server.messages
 server.messages.LINK_VERSION = {version}
 import server.link
 server.link.SUPPORTED_VERSIONS = frozenset({supported})
-import server.sandboxes
+import server.making
 from pathlib import Path
-server.sandboxes.init_path = lambda arch: Path({init!r})
+server.making.init_path = lambda arch: Path({init!r})
 from remote_env.cli.main import main
 main()
 """
@@ -83,7 +83,7 @@ def test_server_takes_over_sandboxes_of_the_versions_before_and_gives_them_no_mo
                     sandbox.run("echo split >> /ran", streams="split")
             with pytest.raises(InvalidSpec, match="make a new sandbox"):
                 sandbox.session()
-            with pytest.raises(FileError, match="make a new one"):
+            with pytest.raises(InvalidSpec, match="make a new sandbox"):
                 sandbox.read_bytes("/ran")
             server.restart()  # also while its link is not up yet
         sandbox.run("echo second >> /ran; touch /go")

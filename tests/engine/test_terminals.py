@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +14,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from remote_env import Sandbox
-from remote_env.protocol import EPOCH_HEADER, TERMINAL_SUBPROTOCOL
+from remote_env.backoff import Backoff
+from remote_env.cli.attached import Attachment
+from remote_env.cli.terminallink import TerminalLink
+from remote_env.config import Endpoint
+from remote_env.protocol import EPOCH_HEADER, TERMINAL_SUBPROTOCOL, Execution
+from remote_env.timings import Timings
 from tests.support.outside import until
+from tests.support.relay import Relay
 from tests.support.server import SANDBOX, SMALL, Server
 from tests.support.sessions import PATIENCE_S, Session, Wire
 
@@ -221,6 +229,45 @@ def test_two_people_at_one_terminal_see_the_same(wire: Wire, started: Callable[.
         assert shown(one, b".") == shown(other, b".") == b"from one."
         other.send(b"from the other.")
         assert shown(one, b".") == shown(other, b".") == b"from the other."
+
+
+def test_what_a_dead_link_lets_go_late_is_typed_once(wire: Wire, started: Callable[..., str]) -> None:
+    """Its client has gone, and its bytes come after those that were sent again over the next link. They are counted in the sandbox."""
+    eid = started("stty raw -echo; rm -f /tmp/typed; echo ready; exec dd bs=1 count=13 of=/tmp/typed")
+    relay = Relay(wire.server.port)
+    record = Execution.model_validate(wire.show(eid))
+    endpoint = Endpoint(f"http://127.0.0.1:{relay.port}", wire.server.token)
+
+    def link_again(offset: int | None) -> TerminalLink:
+        return TerminalLink.open(endpoint, wire.server.token, record, offset=offset, typist="a-typist", timings=Timings())
+
+    keyboard, hand = os.pipe()
+    screen = os.open(os.devnull, os.O_WRONLY)
+    attachment = Attachment(
+        link_again, offset=0, keyboard=keyboard, screen=screen, raw=None, tell=lambda text: None, backoff=Backoff(0.001, 0.01),
+        budget_s=PATIENCE_S,
+    )  # fmt: skip
+    person = threading.Thread(target=attachment.run)
+    person.start()
+    try:
+        os.write(hand, b"one.")
+        until(lambda: wire.run(command="cat /tmp/typed")["output"]["text"] == "one.", "the first word is there")
+        relay.links[0].hold()
+        os.write(hand, b"two.")
+        relay.links[0].wait_held(14)  # a frame's head, the place, the word
+        relay.links[0].break_off()
+        until(lambda: wire.run(command="cat /tmp/typed")["output"]["text"] == "one.two.", "it was sent again")
+        relay.links[0].let_go()
+        os.write(hand, b"three")
+        person.join(PATIENCE_S)
+        assert not person.is_alive()
+        assert wire.run(command="cat /tmp/typed")["output"]["text"] == "one.two.three"
+    finally:
+        wire.cancel(eid)
+        person.join(PATIENCE_S)
+        relay.close()
+        for end in (keyboard, hand, screen):
+            os.close(end)
 
 
 def test_a_terminal_outlives_its_server(make_server: MakeServer, sandbox_image: str) -> None:

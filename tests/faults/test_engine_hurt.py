@@ -23,4 +23,5 @@ def test_engine_that_hangs_is_no_death(
         private_engine.pause()
         server.restart()
         execution.wait()
+        private_engine.resume()  # a server that stops waits for what it has asked of its engine
         assert (execution.returncode, execution.text) == (8, "out\n")

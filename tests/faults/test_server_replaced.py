@@ -7,8 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from remote_env import EpochChanged, SandboxGone
+from remote_env.timings import Timings
 from tests.support.outside import until
 from tests.support.server import BUSYBOX, SMALL, Server
+
+SOON = Timings().scaled(0.2)  # a client that looks for its server more often
 
 
 @pytest.mark.parametrize("token", ["its own token", "the same token"])
@@ -21,7 +24,7 @@ def test_calls_to_a_server_that_was_replaced_end_as_unknown_and_a_new_sandbox_wo
         second.data_dir.mkdir(mode=0o700)
         (second.data_dir / "token").write_text(first.token + "\n")
         (second.data_dir / "token").chmod(0o600)
-    with first.client() as client:
+    with first.client(SOON) as client:
         sandbox = client.create_sandbox(BUSYBOX, memory_bytes=SMALL)
         execution = sandbox.start("exec sleep 1000")
         first.kill()

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from remote_env import Sandbox
 
@@ -29,10 +30,18 @@ def processes(sandbox: Sandbox) -> list[str]:
     return [line.split(None, 1)[1] for line in lines]
 
 
+def peak_memory(pid: int) -> int:
+    """The largest resident size that a process has had so far, in bytes; 0 once it has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def until(condition: Callable[[], object], what: str) -> None:
     """Wait until it is so; fail after PATIENCE_S seconds."""
     deadline = time.monotonic() + PATIENCE_S
+    pause = 0.01
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {PATIENCE_S:.0f} s: {what}")
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.2)  # many conditions ask the engine, which costs more than a look

@@ -58,6 +58,12 @@ class Server:
         self.log = data_dir.with_name(data_dir.name + ".log")
 
     @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
     def token(self) -> str:
         return (self.data_dir / "token").read_text().strip()
 
@@ -123,6 +129,12 @@ class Server:
 
     def client(self, timings: Timings | None = None) -> Client:
         return Client(self.url, self.token, timings=timings, fingerprint=self.fingerprint)
+
+    def connections(self) -> int:
+        """How many TCP connections to it are open, as the kernel tells (proc(5), net/tcp; state 01: established)."""
+        tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        ends = [line.split()[1:4] for table in tables for line in table]
+        return sum(local.endswith(f":{self.port:04X}") and state in ("01", "08") for local, _, state in ends)
 
     def remove_all(self) -> None:
         """Stop the server and remove every container that it made."""

@@ -385,5 +385,4 @@ class _State:
 
     @classmethod
     def of(cls, server: Server) -> _State:
-        assert server.process is not None
-        return cls(server.process.pid)
+        return cls(server.pid)

@@ -14,6 +14,7 @@ from tests.faults.matrix.arena import Arena
 from tests.faults.matrix.row import row
 from tests.faults.matrix.subjects import told
 from tests.faults.matrix.traffic import Call, Command, Result
+from tests.support.outside import peak_memory
 from tests.support.server import SMALL
 
 TIMEOUT = {"timeout_s": 1.0, "grace_s": 0.2}
@@ -307,7 +308,7 @@ def flood(arena: Arena) -> None:
     digest = hashlib.sha256(kept).hexdigest()
     right = f"total {total}, gap {FLOOD_HEAD} to {total - FLOOD_HEAD}, cut by limit, kept {len(kept)}, sha256 {digest}"
     command = arena.traffic.made_of(f"for n in $(seq 1 {times}); do cat {arena.traffic.count_dir}/pattern; done; exit 7", 7, right)
-    peak = _peak(arena)
+    peak = peak_memory(arena.server.pid)
 
     def run(command: Command) -> Call:
         call = told(command, lambda: remember(arena.ours.sandbox.run(command.text)))
@@ -329,14 +330,7 @@ def flood(arena: Arena) -> None:
     with arena.meanwhile([command], workers=1, run=run):
         arena.until(lambda: arena.runs()[command.name], "the flood has begun")
         arena.drive(arena.traffic.commands(arena.commands), workers=4)
-    grown = _peak(arena) - peak
+    grown = peak_memory(arena.server.pid) - peak
     assert grown < arena.rss_slack, f"the server's memory grew by {grown} bytes"
     (arena.count / "pattern").unlink()
     arena.note(f"{total} bytes; the server's memory peaked {grown >> 20} MiB higher")
-
-
-def _peak(arena: Arena) -> int:
-    """The most memory that the server has had, in bytes."""
-    assert arena.server.process is not None
-    status = Path(f"/proc/{arena.server.process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
