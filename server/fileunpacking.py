@@ -244,13 +244,11 @@ async def unpack(agent: FileAgent, path: bytes, body: Body, *, hashed: bool, par
         raise refusal(error, path) from None
     try:
         unpacker = TreeUnpacker(agent, path, handle, await agent.writes())
-    except BaseException:
-        agent.release(handle)
-        raise
-    try:
-        await unpacker.take(body, hashed)
-        found = await agent.ask(Operation.STAT, path, flags=Flag.FOLLOW)
+        try:
+            await unpacker.take(body, hashed)
+            found = await agent.ask(Operation.STAT, path, flags=Flag.FOLLOW)
+        finally:
+            await unpacker.close()
     finally:
-        await unpacker.close()
         agent.release(handle)
     return WrittenFile(**info(path, found.entry).model_dump())
